@@ -1,0 +1,149 @@
+"""Every error a user can meet, on the wire (`Problem`) and in Python (the exceptions).
+
+    DianaqError                     something named by a stable slug went wrong
+    ├── InvalidModel                the model file cannot be used
+    │   └── UnsupportedOperator     one of its nodes has no counterpart on the chip
+    ├── InvalidDataset              the data file cannot be used, or does not fit the model
+    ├── InvalidSpec                 the job specification contradicts itself, the model or the data
+    ├── QuantisationError           the network cannot be brought onto the chip
+    ├── VerificationError           two executions of the exported network disagree
+    ├── JobCancelled                the job was cancelled while it ran
+    ├── JobFailed                   a job that was waited for ended in `failed`
+    ├── ServiceError                the service answered with an error of its own
+    │   ├── Unauthorised            no key, or a wrong one
+    │   ├── NotFound                no such model, dataset, job or artifact
+    │   ├── Conflict                the request does not fit the state of the thing
+    │   └── TooLarge                the upload exceeds the size cap
+    └── ServiceUnavailable          the service cannot be reached
+
+A pipeline error, a failed job, a refused upload and a refused request all have the same shape:
+RFC 9457 problem details with the members of `Problem`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details, as every error travels.
+
+    `type` is a stable slug that programs may compare. `detail` names the offending value and what would be
+    accepted. `param` is the field, file member or node at fault.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str
+    title: str
+    detail: str
+    status: int = 500
+    param: str | None = None
+    request_id: str | None = None
+
+
+class DianaqError(Exception):
+    """Base of all errors of this project.
+
+    Args:
+        detail: one or two sentences that name the offending value and what would be accepted.
+        param: the field, file member or node at fault, if one can be named.
+    """
+
+    slug: ClassVar[str] = "internal-error"
+    title: ClassVar[str] = "Internal error"
+    status: ClassVar[int] = 500
+
+    def __init__(self, detail: str, *, param: str | None = None, request_id: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.param = param
+        self.request_id = request_id
+
+    def problem(self) -> Problem:
+        """The error as it travels."""
+        return Problem(
+            type=self.slug,
+            title=self.title,
+            detail=self.detail,
+            status=self.status,
+            param=self.param,
+            request_id=self.request_id,
+        )
+
+
+class InvalidModel(DianaqError):
+    slug, title, status = "invalid-model", "The model cannot be used", 422
+
+
+class UnsupportedOperator(InvalidModel):
+    slug, title, status = "unsupported-operator", "The model has an unsupported operator", 422
+
+
+class InvalidDataset(DianaqError):
+    slug, title, status = "invalid-dataset", "The dataset cannot be used", 422
+
+
+class InvalidSpec(DianaqError):
+    slug, title, status = "invalid-spec", "The job specification cannot be used", 422
+
+
+class QuantisationError(DianaqError):
+    slug, title, status = "quantisation-failed", "The network cannot be brought onto the chip", 422
+
+
+class VerificationError(DianaqError):
+    slug, title, status = "verification-failed", "The exported network is not exact", 500
+
+
+class JobCancelled(DianaqError):
+    slug, title, status = "job-cancelled", "The job was cancelled", 409
+
+
+class JobFailed(DianaqError):
+    """A job that was waited for failed. `cause` is the problem that the job carries."""
+
+    slug, title, status = "job-failed", "The job failed", 409
+
+    def __init__(self, detail: str, *, cause: Problem | None = None, param: str | None = None) -> None:
+        super().__init__(detail, param=param)
+        self.cause = cause
+
+
+class ServiceError(DianaqError):
+    slug, title, status = "service-error", "The service failed", 500
+
+
+class Unauthorised(ServiceError):
+    slug, title, status = "unauthorised", "A valid API key is needed", 401
+
+
+class NotFound(ServiceError):
+    slug, title, status = "not-found", "No such thing", 404
+
+
+class Conflict(ServiceError):
+    slug, title, status = "conflict", "The request does not fit the present state", 409
+
+
+class TooLarge(ServiceError):
+    slug, title, status = "too-large", "The upload is too large", 413
+
+
+class ServiceUnavailable(DianaqError):
+    slug, title, status = "service-unavailable", "The service cannot be reached", 503
+
+
+def _tree(root: type[DianaqError]) -> dict[str, type[DianaqError]]:
+    found = {root.slug: root}
+    for child in root.__subclasses__():
+        found |= _tree(child)
+    return found
+
+
+def from_problem(problem: Problem) -> DianaqError:
+    """The exception whose slug the problem carries; a `ServiceError` for a slug this version does not know."""
+    known = _tree(DianaqError).get(problem.type, ServiceError)
+    return known(problem.detail, param=problem.param, request_id=problem.request_id)

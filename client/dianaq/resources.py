@@ -1,0 +1,108 @@
+"""What the service stores and shows: models, datasets, jobs, artifacts, and what was found inside the uploads."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
+
+from dianaq.errors import Problem
+from dianaq.events import Stage, State
+from dianaq.spec import JobSpec
+
+
+class _Resource(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class TensorInfo(_Resource):
+    """A tensor of a model. `shape` leaves out the batch dimension."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+class ModelInfo(_Resource):
+    """What inspection found in an ONNX file."""
+
+    opset: int
+    input: TensorInfo
+    output: TensorInfo
+    operators: dict[str, int]
+    """How often each operator occurs."""
+    layers: tuple[str, ...]
+    """Names of the linear layers (Conv, Gemm, MatMul nodes), as `mapping.layers` may name them."""
+    parameters: int
+    """Number of values in the initialisers."""
+
+
+class SplitInfo(_Resource):
+    """One split of a dataset. `sample_shape` leaves out the sample dimension; labels are absent or whole."""
+
+    samples: int
+    sample_shape: tuple[int, ...]
+    dtype: str
+    label_min: int | None = None
+    label_max: int | None = None
+
+
+class DatasetInfo(_Resource):
+    """What inspection found in an npz file; `train` is always there."""
+
+    splits: dict[str, SplitInfo]
+
+
+class Model(_Resource):
+    id: str
+    name: str
+    sha256: str
+    size: int
+    created: datetime
+    info: ModelInfo
+
+
+class Dataset(_Resource):
+    id: str
+    name: str
+    sha256: str
+    size: int
+    created: datetime
+    info: DatasetInfo
+
+
+class Job(_Resource):
+    """A job as the service knows it.
+
+    `metrics` holds the latest figures by stage, `error` why it failed, `attempt` how often it was started.
+    """
+
+    id: str
+    state: State
+    stage: Stage | None = None
+    attempt: int = 0
+    created: datetime
+    started: datetime | None = None
+    finished: datetime | None = None
+    spec: JobSpec
+    metrics: dict[str, dict[str, float]] = {}
+    error: Problem | None = None
+
+
+class Artifact(_Resource):
+    """A file that a succeeded job left: a member of the bundle, or `bundle.zip` itself."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class Page[T](_Resource):
+    """A page of a listing, newest first. `next` is the cursor of the following page, if there is one."""
+
+    items: list[T]
+    next: str | None = None
+
+
+class Health(_Resource):
+    status: str
+    version: str
