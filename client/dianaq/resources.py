@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from dianaq.errors import Problem
 from dianaq.events import Stage, State
 from dianaq.spec import JobSpec
+
+T = TypeVar("T")
 
 
 class _Resource(BaseModel):
@@ -96,7 +99,7 @@ class Artifact(_Resource):
     sha256: str
 
 
-class Page[T](_Resource):
+class Page(_Resource, Generic[T]):
     """A page of a listing, newest first. `next` is the cursor of the following page, if there is one."""
 
     items: list[T]
