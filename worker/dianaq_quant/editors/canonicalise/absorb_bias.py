@@ -1,0 +1,31 @@
+"""A linear layer's bias before a BatchNorm moves into the BatchNorm's mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import fx, nn
+
+from dianaq_quant.graph import Editor, Point, Rejection
+from dianaq_quant.graph.surgery import calls, module_of, only_user
+from dianaq_quant.modules.structure import Conv2d
+
+
+class AbsorbBias(Editor):
+    """`BN(Wx + b; mean) -> BN(Wx; mean - b)`: `(Wx + b) - mean = Wx - (mean - b)`."""
+
+    def find(self, network: fx.GraphModule) -> Iterator[Point | Rejection]:
+        for node, layer in calls(network, Conv2d, nn.Linear):
+            user = only_user(node)
+            norm = module_of(network, user) if user else None
+            if user is not None and isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d) and layer.bias is not None:
+                yield Point((node, user), "bias moved into the following BatchNorm")
+
+    def apply(self, network: fx.GraphModule, point: Point) -> None:
+        layer, norm = (module_of(network, n) for n in point.nodes)
+        assert isinstance(layer, nn.Conv2d | nn.Linear) and isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+        assert layer.bias is not None and norm.running_mean is not None
+        with torch.no_grad():
+            norm.running_mean -= layer.bias
+        layer.bias = None

@@ -1,0 +1,68 @@
+"""Every exact module becomes its integer counterpart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor, fx, nn
+
+from dianaq.errors import QuantisationError
+from dianaq_quant.graph import Editor, Point, Rejection
+from dianaq_quant.graph.surgery import calls, layer_of, module_of, set_module
+from dianaq_quant.modules import exact, integer
+from dianaq_quant.targets.diana import ACCUMULATOR_LIMIT
+
+_EXACT = (
+    exact.ExactInput,
+    exact.ExactConv2d,
+    exact.ExactLinear,
+    exact.ExactAdd,
+    exact.ExactGlobalAvgPool2d,
+    exact.ExactOutput,
+)
+
+
+class Integerise(Editor):
+    """`round(W / s_w), round(b / s_acc) + 2^(n-1) -> int8, int32`: the very integers that the exact forward uses."""
+
+    def find(self, network: fx.GraphModule) -> Iterator[Point | Rejection]:
+        for node, _ in calls(network, *_EXACT):
+            yield Point((node,))
+
+    def apply(self, network: fx.GraphModule, point: Point) -> None:
+        (node,) = point.nodes
+        set_module(network, node, _counterpart(node, module_of(network, node)))
+
+
+def _counterpart(node: fx.Node, module: nn.Module | None) -> nn.Module:
+    if isinstance(module, exact.ExactConv2d):
+        return integer.IntegerConv2d(*_integers(node, module), _shift(module.requantise), module.geometry)
+    if isinstance(module, exact.ExactLinear):
+        return integer.IntegerLinear(*_integers(node, module), _shift(module.requantise))
+    if isinstance(module, exact.ExactAdd):
+        return integer.IntegerAdd(_shift(module.requantise))
+    if isinstance(module, exact.ExactGlobalAvgPool2d):
+        return integer.IntegerGlobalAvgPool2d(module.qrange)
+    if isinstance(module, exact.ExactInput):
+        return integer.IntegerInput(module.scale, module.qrange)
+    assert isinstance(module, exact.ExactOutput)
+    return integer.IntegerOutput(module.scale)
+
+
+def _shift(requantise: exact.Requantisation) -> integer.Shift:
+    return integer.Shift(requantise.shift, requantise.qrange)
+
+
+def _integers(node: fx.Node, module: exact.ExactLinearOp) -> tuple[Tensor, Tensor]:
+    """Weight and bias as integers.
+
+    Raises:
+        QuantisationError: an int8 input could overflow the 32-bit accumulator; names the layer.
+    """
+    weight, bias = module.integer_weight().detach(), module.integer_bias().detach()
+    bound = exact.accumulator_bound(weight, bias)
+    if bound >= ACCUMULATOR_LIMIT:
+        raise QuantisationError(
+            f"{layer_of(node)}: its accumulator can reach {bound:.0f}, which exceeds 32 bits", param=layer_of(node)
+        )
+    return weight, bias

@@ -1,0 +1,107 @@
+"""Small operations on a graph in which every operation is a `call_module` node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor, fx, nn
+
+
+def module_of(network: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    """The module that a node calls; None for the input and the output."""
+    if node.op != "call_module":
+        return None
+    assert isinstance(node.target, str)
+    return network.get_submodule(node.target)
+
+
+def calls(network: fx.GraphModule, *kinds: type[nn.Module]) -> Iterator[tuple[fx.Node, nn.Module]]:
+    """Nodes that call a module of one of the given kinds, in execution order, with their modules."""
+    for node in network.graph.nodes:
+        module = module_of(network, node)
+        if isinstance(module, kinds):
+            yield node, module
+
+
+def input_node(network: fx.GraphModule) -> fx.Node:
+    """The placeholder: every network here has one input."""
+    return next(n for n in network.graph.nodes if n.op == "placeholder")
+
+
+def output_node(network: fx.GraphModule) -> fx.Node:
+    """The node whose value is the network's output."""
+    sink = next(n for n in network.graph.nodes if n.op == "output")
+    source = sink.args[0]
+    assert isinstance(source, fx.Node)
+    return source
+
+
+def only_user(node: fx.Node) -> fx.Node | None:
+    """The node's user, if there is just one."""
+    users = list(node.users)
+    return users[0] if len(users) == 1 else None
+
+
+def layer_of(node: fx.Node) -> str:
+    """The user's name of the layer that a node belongs to, or the node's own."""
+    return str(node.meta.get("layer", node.name))
+
+
+def free_name(network: fx.GraphModule, wanted: str) -> str:
+    """`wanted`, or `wanted_1`, `wanted_2`...: a submodule name that is not taken."""
+    name, count = wanted, 0
+    while hasattr(network, name):
+        count += 1
+        name = f"{wanted}_{count}"
+    return name
+
+
+def insert_after(network: fx.GraphModule, node: fx.Node, module: nn.Module, name: str) -> fx.Node:
+    """Put a module on a node's output, for all its users; the new node keeps the layer's name."""
+    users = list(node.users)
+    target = free_name(network, name)
+    network.add_submodule(target, module)
+    with network.graph.inserting_after(node):
+        new = network.graph.call_module(target, (node,))
+    new.meta = dict(node.meta)
+    for user in users:
+        user.replace_input_with(node, new)
+    return new
+
+
+def insert_between(network: fx.GraphModule, node: fx.Node, user: fx.Node, module: nn.Module, name: str) -> fx.Node:
+    """Put a module on the edge from a node to one of its users."""
+    target = free_name(network, name)
+    network.add_submodule(target, module)
+    with network.graph.inserting_before(user):
+        new = network.graph.call_module(target, (node,))
+    new.meta = {"layer": name}
+    user.replace_input_with(node, new)
+    return new
+
+
+def bypass(network: fx.GraphModule, node: fx.Node) -> None:
+    """Remove a node of one input: its users read what it read."""
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    node.replace_all_uses_with(source)
+    network.graph.erase_node(node)
+
+
+def set_module(network: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
+    """Let a node call another module, under the same name."""
+    assert isinstance(node.target, str)
+    network.set_submodule(node.target, module)
+
+
+class Interpreter(fx.Interpreter):
+    """Runs a graph node by node and lets a subclass see each value; values are freed after their last use."""
+
+    def run_node(self, n: fx.Node) -> Tensor:
+        value: Tensor = super().run_node(n)
+        self.see(n, value)
+        return value
+
+    def see(self, node: fx.Node, value: Tensor) -> None:
+        """Called with each node's value."""
+        raise NotImplementedError

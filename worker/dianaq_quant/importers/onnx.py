@@ -1,0 +1,155 @@
+"""ONNX to a `torch.fx` graph of modules."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor, fx, nn
+
+from dianaq.errors import InvalidModel, UnsupportedOperator
+from dianaq.inspection.model import node_names
+from dianaq_quant.graph.surgery import free_name
+
+
+@dataclass
+class Network:
+    """An imported network.
+
+    `graph` has one input and one output; each node's `meta["layer"]` is its ONNX node's name. `notes` tell what
+    was left out on the way.
+    """
+
+    graph: fx.GraphModule
+    input_name: str
+    input_shape: tuple[int, ...]
+    output_name: str
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Value:
+    """A tensor of the graph being imported: the fx node that makes it, and an example of it (batch of 1)."""
+
+    node: fx.Node
+    example: Tensor
+
+
+class Importer:
+    """State of one import: the graph so far, the constants, and the values by their ONNX names."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+        self.onnx_graph = model.graph
+        self.root = nn.Module()
+        self.graph = fx.Graph(self.root)
+        self.constants: dict[str, np.ndarray[Any, Any]] = {
+            i.name: numpy_helper.to_array(i) for i in model.graph.initializer
+        }
+        self.values: dict[str, Value] = {}
+        self.notes: list[str] = []
+
+    def constant(self, name: str) -> np.ndarray[Any, Any] | None:
+        """The constant of that name; None if the tensor is computed."""
+        return self.constants.get(name)
+
+    def tensor(self, name: str) -> Tensor:
+        """A constant as a float32 tensor."""
+        return torch.from_numpy(np.array(self.constants[name], dtype=np.float32))
+
+    def call(self, step: Step, module: nn.Module, *inputs: str) -> None:
+        """Add a module that computes the step's output from the named inputs."""
+        values = [self.values[name] for name in inputs or step.node.input[:1]]
+        module.eval()
+        try:
+            with torch.no_grad():
+                example = module(*(v.example for v in values))
+        except RuntimeError as error:
+            raise InvalidModel(
+                f"{step.describe()} does not fit its input of shape "
+                f"{tuple(values[0].example.shape)}: {str(error).splitlines()[0]}",
+                param=step.name,
+            ) from None
+        if example.numel() == 0:
+            raise InvalidModel(f"{step.describe()} leaves an empty tensor", param=step.name)
+        target = free_name_of(self.root, step.name)
+        self.root.add_module(target, module)
+        node = self.graph.call_module(target, tuple(v.node for v in values))
+        node.meta["layer"] = step.name
+        self.values[step.node.output[0]] = Value(node, example)
+
+    def alias(self, step: Step) -> None:
+        """Let the step's output be its input."""
+        self.values[step.node.output[0]] = self.values[step.node.input[0]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One ONNX node on its way in."""
+
+    node: onnx.NodeProto
+    name: str
+    attributes: Mapping[str, Any]
+
+    def describe(self) -> str:
+        """The node as errors name it."""
+        return f"node {self.name!r} ({self.node.op_type})"
+
+    def refuse(self, why: str) -> UnsupportedOperator:
+        """An error that names the node, its operator, and why."""
+        return UnsupportedOperator(f"{self.describe()}: {why}", param=self.name)
+
+    def example(self, importer: Importer, index: int = 0) -> Tensor:
+        """An example of an input.
+
+        Raises:
+            UnsupportedOperator: the input is a constant, so the node would compute a constant.
+        """
+        name = self.node.input[index]
+        if name not in importer.values:
+            raise self.refuse(f"input {name!r} is a constant; fold constants before the export")
+        return importer.values[name].example
+
+
+def free_name_of(root: nn.Module, name: str) -> str:
+    """A submodule name made from an ONNX node name (`/net/net.0/Conv` gives `net_net_0_Conv`)."""
+    wanted = re.sub(r"\W+", "_", name).strip("_") or "node"
+    return free_name(root, wanted if not wanted[0].isdigit() else f"n{wanted}")
+
+
+def import_onnx(path: Path) -> Network:
+    """Import an ONNX file of the supported operators (`dianaq.inspection`).
+
+    Raises:
+        UnsupportedOperator: names the node and the operator, or the attribute that is not supported.
+        InvalidModel: the graph does not fit together.
+    """
+    from dianaq_quant.importers.operators import HANDLERS
+
+    model = onnx.load(str(path), load_external_data=False)
+    importer = Importer(model)
+    constants = set(importer.constants)
+    source = next(i for i in model.graph.input if i.name not in constants)
+    shape = tuple(d.dim_value for d in source.type.tensor_type.shape.dim)[1:]
+    importer.values[source.name] = Value(importer.graph.placeholder("input"), torch.zeros(1, *shape))
+    for node, name in zip(model.graph.node, node_names(model.graph), strict=True):
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        step = Step(node, name, attributes)
+        handler = HANDLERS.get(node.op_type)
+        if handler is None:
+            raise step.refuse(f"not supported; supported are {', '.join(sorted(HANDLERS))}")
+        handler(importer, step)
+    sink = model.graph.output[0].name
+    importer.graph.output(importer.values[sink].node)
+    network = fx.GraphModule(importer.root, importer.graph)
+    network.graph.eliminate_dead_code()
+    network.delete_all_unused_submodules()
+    network.recompile()
+    return Network(network, source.name, shape, sink, importer.notes)

@@ -1,0 +1,148 @@
+"""A dataset as tensors in memory, and how a raw batch becomes the network's input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dianaq.inspection.fit import input_layout
+from dianaq.spec import JobSpec, Preprocessing
+from dianaq_quant.targets.diana import INT8
+
+EVALUATION_BATCH = 250
+"""Samples per batch where nothing is trained: large enough to keep two cores busy, small enough to stay within a
+few hundred MB for a 96 x 96 input."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Raw samples (N, *input shape), as stored, and their labels (N,) if there are any."""
+
+    x: Tensor
+    y: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, count: int) -> Split:
+        """The first samples."""
+        return Split(self.x[:count], None if self.y is None else self.y[:count])
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """`input = raw * factor + offset`, per channel; shapes broadcast over a batch."""
+
+    factor: Tensor
+    offset: Tensor
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        """Raw batch to float32 network input; channels-last in memory, which the CPU kernels prefer."""
+        x = raw.to(torch.float32) * self.factor + self.offset
+        return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+
+@dataclass(frozen=True)
+class Data:
+    """The splits, the normalisation, and the real value of one pixel step where all channels share it.
+
+    `calibration` is a fixed random part of `train`. `test` falls back on `val` for reporting: see `report_split`.
+    """
+
+    train: Split
+    val: Split | None
+    test: Split | None
+    calibration: Split
+    normalise: Normalisation
+    input_step: float | None
+
+    @property
+    def report_split(self) -> tuple[str, Split] | None:
+        """The split on which accuracies are reported: `test`, else `val`; None without labels."""
+        for name, split in (("test", self.test), ("val", self.val)):
+            if split is not None and split.y is not None and len(split):
+                return name, split
+        return None
+
+
+def load_data(path: Path, spec: JobSpec, input_shape: tuple[int, ...]) -> Data:
+    """Load an inspected dataset for a network of the given input shape (without batch)."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    splits = {
+        name: _split(arrays, name, spec.preprocessing, input_shape)
+        for name in ("train", "val", "test")
+        if f"x_{name}" in arrays
+    }
+    generator = torch.Generator().manual_seed(spec.recipe.seed)
+    train, val = splits["train"], splits.get("val")
+    order = torch.randperm(len(train), generator=generator)
+    if val is None and train.y is not None and len(train) > 1:
+        held_out = min(max(1, round(len(train) * spec.recipe.validation_fraction)), len(train) - 1)
+        val = Split(train.x[order[:held_out]], train.y[order[:held_out]])
+        train = replace(train, x=train.x[order[held_out:]], y=train.y[order[held_out:]])
+        order = torch.randperm(len(train), generator=generator)
+    chosen = order[: spec.recipe.calibration.samples]
+    calibration = Split(train.x[chosen], None if train.y is None else train.y[chosen])
+    is_image = arrays["x_train"].dtype == np.uint8
+    normalise = _normalisation(spec.preprocessing, input_shape, is_image)
+    return Data(train, val, splits.get("test"), calibration, normalise, _pixel_step(spec.preprocessing, is_image))
+
+
+def batches(split: Split, size: int = EVALUATION_BATCH) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Consecutive slices of a split, in order."""
+    for start in range(0, len(split), size):
+        part = slice(start, start + size)
+        yield split.x[part], None if split.y is None else split.y[part]
+
+
+def _split(
+    arrays: dict[str, np.ndarray], name: str, preprocessing: Preprocessing, input_shape: tuple[int, ...]
+) -> Split:
+    x, y = arrays[f"x_{name}"], arrays.get(f"y_{name}")
+    tensor = torch.from_numpy(x)
+    layout = input_layout(tuple(x.shape[1:]), input_shape, preprocessing.layout)
+    if layout == "nhwc_to_nchw":
+        tensor = tensor.permute(0, 3, 1, 2)
+    elif layout == "add_channel":
+        tensor = tensor.unsqueeze(1)
+    elif layout == "flatten":
+        tensor = tensor.flatten(1)
+    return Split(tensor, None if y is None else torch.from_numpy(y.astype(np.int64)))
+
+
+def _value_range(preprocessing: Preprocessing, is_image: bool) -> tuple[float, float]:
+    return preprocessing.value_range or ((0.0, 255.0) if is_image else (0.0, 1.0))
+
+
+def _normalisation(
+    preprocessing: Preprocessing, input_shape: tuple[int, ...], is_image: bool
+) -> Normalisation:
+    """`((x - lo) / (hi - lo) - mean) / std` as one multiplication and one addition."""
+    lo, hi = _value_range(preprocessing, is_image)
+    mean = torch.tensor(preprocessing.mean, dtype=torch.float64)
+    std = torch.tensor(preprocessing.std, dtype=torch.float64)
+    factor = 1.0 / ((hi - lo) * std)
+    offset = -(lo / (hi - lo) + mean) / std
+    shape = (-1, 1, 1) if len(input_shape) == 3 else (-1,)
+    return Normalisation(factor.float().reshape(shape), offset.float().reshape(shape))
+
+
+def _pixel_step(preprocessing: Preprocessing, is_image: bool) -> float | None:
+    """The real value of the smallest power-of-two number of pixel steps that maps 0..255 into int8.
+
+    None where the stored values are no pixels or the channels' normalisations differ.
+    """
+    if not is_image or len(set(preprocessing.mean)) > 1 or len(set(preprocessing.std)) > 1:
+        return None
+    lo, hi = _value_range(preprocessing, is_image)
+    zero = lo + preprocessing.mean[0] * (hi - lo)  # the pixel value that becomes 0
+    steps = 1
+    while not (INT8.lo * steps <= 0 - zero and 255 - zero < (INT8.hi + 1) * steps):
+        steps *= 2
+    return steps / ((hi - lo) * preprocessing.std[0])

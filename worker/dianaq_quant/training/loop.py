@@ -1,0 +1,125 @@
+"""The training loop: plain epochs with validation; the best epoch's weights are kept."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from dianaq.errors import JobCancelled, QuantisationError
+from dianaq.events import EventBody, Iteration, MetricsBody, ProgressBody
+from dianaq.spec import Training
+from dianaq_quant.training.augment import flip_crop
+from dianaq_quant.training.data import Data, Split
+from dianaq_quant.training.evaluate import evaluate
+
+Emit = Callable[[EventBody], None]
+PROGRESS_EVENTS_PER_EPOCH = 20
+"""Progress events are for people: a bar that moves every 5 % of an epoch is alive and costs nothing."""
+
+
+def train(
+    network: fx.GraphModule,
+    settings: Training,
+    data: Data,
+    *,
+    iteration: Iteration,
+    seed: int,
+    emit: Emit,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Train in place and leave the weights of the best validation accuracy, the state before training included.
+
+    The same seed, device and thread count give the same weights.
+
+    Raises:
+        JobCancelled: `should_stop` turned true.
+        QuantisationError: the loss is no longer finite.
+    """
+    if not settings.epochs:
+        return
+    assert data.train.y is not None and data.val is not None, "checked before the job started"
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = _optimiser(network, settings)
+    steps = max(1, len(data.train) // settings.batch_size)  # the last, smaller batch is left out
+    rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps, settings))
+    best = evaluate(network, data.val, data.normalise)
+    best_state = copy.deepcopy(network.state_dict())
+    for epoch in range(1, settings.epochs + 1):
+        network.train()
+        total = 0.0
+        for step, (x, y) in enumerate(_shuffled(data, settings, generator), 1):
+            loss = F.cross_entropy(network(x), y)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            rate.step()
+            total += float(loss.detach())
+            if should_stop():
+                raise JobCancelled(f"cancelled in epoch {epoch} of {iteration}")
+            if step % max(1, steps // PROGRESS_EVENTS_PER_EPOCH) == 0:
+                label = f"epoch {epoch}/{settings.epochs}"
+                emit(ProgressBody(stage=iteration, label=label, step=step, total=steps))
+        if not math.isfinite(total):
+            raise QuantisationError(
+                f"{iteration}: the loss is not finite in epoch {epoch}; "
+                f"a learning rate below {settings.learning_rate} may help",
+                param=f"recipe.{iteration}.learning_rate",
+            )
+        measured = evaluate(network, data.val, data.normalise)
+        emit(
+            MetricsBody(
+                stage=iteration,
+                epoch=epoch,
+                values={"loss": total / steps, "loss_val": measured.loss, "accuracy_val": measured.top1},
+            )
+        )
+        if (measured.top1, -measured.loss) >= (best.top1, -best.loss):
+            best, best_state = measured, copy.deepcopy(network.state_dict())
+    network.load_state_dict(best_state)
+    network.eval()
+
+
+def _shuffled(
+    data: Data, settings: Training, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch of whole batches: indexed, normalised and augmented as tensors."""
+    split: Split = data.train
+    assert split.y is not None
+    order = torch.randperm(len(split), generator=generator)
+    size = min(settings.batch_size, len(split))
+    for start in range(0, len(split) - size + 1, size):
+        chosen = order[start : start + size]
+        x = data.normalise(split.x[chosen])
+        if settings.augmentation == "flip_crop":
+            x = flip_crop(x, generator)
+        yield x, split.y[chosen]
+
+
+def _rate(step: int, steps_per_epoch: int, settings: Training) -> float:
+    """Factor on the learning rate: linear warm-up, then constant or a half cosine to zero."""
+    warmup = settings.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if settings.schedule == "constant":
+        return 1.0
+    total = settings.epochs * steps_per_epoch
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1.0, total - warmup))))
+
+
+def _optimiser(network: nn.Module, settings: Training) -> torch.optim.Optimizer:
+    """Weights decay; biases and BatchNorm parameters (all of one dimension) do not."""
+    parameters = list(network.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    if settings.optimiser == "adam":
+        return torch.optim.Adam(groups, lr=settings.learning_rate)
+    return torch.optim.SGD(
+        groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=settings.momentum > 0
+    )
