@@ -9,9 +9,11 @@
     ├── VerificationError           two executions of the exported network disagree
     ├── JobCancelled                the job was cancelled while it ran
     ├── JobFailed                   a job that was waited for ended in `failed`
+    ├── WorkerLost                  every attempt of the job died without a word
     ├── ServiceError                the service answered with an error of its own
     │   ├── Unauthorised            no key, or a wrong one
     │   ├── NotFound                no such model, dataset, job or artifact
+    │   ├── InvalidRequest          a query parameter, header or body that the route does not take
     │   ├── Conflict                the request does not fit the state of the thing
     │   └── TooLarge                the upload exceeds the size cap
     └── ServiceUnavailable          the service cannot be reached
@@ -112,6 +114,10 @@ class JobFailed(DianaqError):
         self.cause = cause
 
 
+class WorkerLost(DianaqError):
+    slug, title, status = "worker-lost", "The job's process was lost", 500
+
+
 class ServiceError(DianaqError):
     slug, title, status = "service-error", "The service failed", 500
 
@@ -122,6 +128,10 @@ class Unauthorised(ServiceError):
 
 class NotFound(ServiceError):
     slug, title, status = "not-found", "No such thing", 404
+
+
+class InvalidRequest(ServiceError):
+    slug, title, status = "invalid-request", "The request cannot be understood", 422
 
 
 class Conflict(ServiceError):

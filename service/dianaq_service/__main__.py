@@ -1,0 +1,72 @@
+"""`python -m dianaq_service [--fd N]`: serve the API as the environment says.
+
+With `--fd`, on a listening socket that the parent process made: the parent then knows the port, and clients
+that come early wait instead of being refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+from types import FrameType
+
+import uvicorn
+from dianaq.errors import DianaqError
+from fastapi import FastAPI
+
+from dianaq_service.app import create_app
+from dianaq_service.settings import Settings
+
+STOP_SECONDS = 5
+"""How long requests that are under way may take to finish once the server is asked to stop."""
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"level": "WARNING", "handlers": ["stderr"]},
+    "loggers": {"dianaq_service": {"level": "INFO"}},
+}
+
+
+class Server(uvicorn.Server):
+    """Tells event streams to end as soon as the server is asked to stop, instead of waiting for them."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._application = app
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        services = getattr(self._application.state, "services", None)
+        if services is not None:
+            services.stopping.set()
+        super().handle_exit(sig, frame)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m dianaq_service", description="Serve the dianaq API.")
+    parser.add_argument("--fd", type=int, help="file descriptor of a listening socket")
+    fd = parser.parse_args().fd
+    try:
+        settings = Settings.from_env()
+        app = create_app(settings)
+    except DianaqError as error:
+        print(f"dianaq: {error.detail}", file=sys.stderr)
+        return 2
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=LOGGING,
+        access_log=False,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        server_header=False,
+    )
+    Server(config, app).run(sockets=None if fd is None else [socket.socket(fileno=fd)])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

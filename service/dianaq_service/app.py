@@ -1,0 +1,78 @@
+"""The application: its objects, its routes, and how it starts and ends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import dianaq
+from dianaq.errors import Problem
+from fastapi import FastAPI
+
+from dianaq_service.artifacts.endpoints import router as artifacts
+from dianaq_service.database import Database
+from dianaq_service.datasets.endpoints import router as datasets
+from dianaq_service.events.endpoints import router as events
+from dianaq_service.jobs.endpoints import router as jobs
+from dianaq_service.keys.service import configure
+from dianaq_service.models.endpoints import router as models
+from dianaq_service.queue import JobQueue, make_celery
+from dianaq_service.settings import Settings
+from dianaq_service.storage import Storage
+from dianaq_service.uploads.inspect import Inspector
+from dianaq_service.web import errors
+from dianaq_service.web.health import router as health
+from dianaq_service.web.requests import RequestContext
+from dianaq_service.web.services import Services
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The API over the database, broker and data folder that the settings name.
+
+    Raises:
+        InvalidSpec: the settings would serve other machines without a key.
+    """
+    settings.check_exposure()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        services = start(settings)
+        app.state.services = services
+        yield
+        services.stopping.set()
+        services.queue.close()
+        services.database.close()
+
+    app = FastAPI(
+        title="dianaq",
+        version=dianaq.__version__,
+        lifespan=lifespan,
+        openapi_url="/v1/openapi.json",
+        # The interactive pages would load scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses={"default": {"model": Problem, "description": "Problem details (RFC 9457)"}},
+    )
+    app.add_middleware(RequestContext)
+    errors.install(app)
+    for router in (health, models, datasets, jobs, events, artifacts):
+        app.include_router(router)
+    return app
+
+
+def start(settings: Settings) -> Services:
+    """Folders, tables, the configured key, and the objects that routes use."""
+    storage = Storage(settings.data_dir)
+    storage.create()
+    database = Database(settings.database)
+    database.create_tables()
+    with database.write() as session:
+        configure(session, settings.owner, settings.api_key)
+    return Services(
+        settings=settings,
+        database=database,
+        storage=storage,
+        queue=JobQueue(make_celery(settings.broker_url), database),
+        inspector=Inspector(settings),
+    )

@@ -1,0 +1,87 @@
+"""Connections to the database, and the two kinds of transactions made with them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.orm import Session
+
+from dianaq_service.database.tables import Base
+
+SQLITE_BUSY_SECONDS = 30
+"""Writers queue up; every transaction of ours is short, so a longer wait means that something hangs."""
+
+
+class Database:
+    """An engine, and transactions on it.
+
+    SQLite needs to know at BEGIN whether a transaction will write: one that starts reading and then wants to
+    write fails at once, without waiting, when another writer came first. Hence `read` and `write`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.sqlite = make_url(url).get_backend_name() == "sqlite"
+        if self.sqlite:
+            options: dict[str, Any] = {"connect_args": {"timeout": SQLITE_BUSY_SECONDS}}
+        else:
+            options = {"pool_pre_ping": True}
+        self._engine = create_engine(url, **options)
+        if self.sqlite:
+            event.listen(self._engine, "connect", _configure_sqlite)
+            event.listen(self._engine, "begin", _begin_sqlite)
+        self._writer = self._engine.execution_options(writes=True)
+
+    def create_tables(self) -> None:
+        """Create what is missing. Several processes may do so at once."""
+        with self._writer.begin() as connection:
+            if not self.sqlite:
+                _advisory_lock(connection, "schema")
+            Base.metadata.create_all(connection)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A transaction that sees one state of the database and changes nothing."""
+        with Session(self._engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction that commits when the block ends, and rolls back when it raises."""
+        with Session(self._writer, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def serialise(self, session: Session, name: str) -> None:
+        """Let no other writer that names the same thing run until this transaction ends.
+
+        SQLite has one writer at a time anyway.
+        """
+        if not self.sqlite:
+            _advisory_lock(session.connection(), name)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def _configure_sqlite(connection: Any, _record: object) -> None:
+    # The driver's own idea of when a transaction begins is switched off; `_begin_sqlite` says it.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    # Readers do not block the writer; a commit survives a crash of the process, and of the machine with the
+    # exception of the last moments (https://www.sqlite.org/pragma.html#pragma_synchronous).
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _advisory_lock(connection: Connection, name: str) -> None:
+    connection.execute(text("SELECT pg_advisory_xact_lock(:n)"), {"n": zlib.crc32(name.encode())})

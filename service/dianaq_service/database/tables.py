@@ -1,0 +1,114 @@
+"""The tables. Rooms read and write them; nobody else should need SQL."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Dialect, Index, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+
+def now() -> datetime:
+    """The present, in UTC."""
+    return datetime.now(UTC)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A time in UTC: stored without an offset, which SQLite has no type for; read with it."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, str: String}  # noqa: RUF012
+
+
+class ApiKeyRow(Base):
+    __tablename__ = "api_keys"
+
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    configured: Mapped[bool] = mapped_column(default=False)
+    """Came from `DIANAQ_API_KEY`, and goes when that changes."""
+    created: Mapped[datetime] = mapped_column(default=now)
+
+
+class UploadRow:
+    """The columns that models and datasets share."""
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str] = mapped_column(index=True)
+    name: Mapped[str]
+    sha256: Mapped[str]
+    size: Mapped[int]
+    created: Mapped[datetime] = mapped_column(default=now)
+    info: Mapped[dict[str, Any]]
+
+
+class ModelRow(UploadRow, Base):
+    __tablename__ = "models"
+
+
+class DatasetRow(UploadRow, Base):
+    __tablename__ = "datasets"
+
+
+class JobRow(Base):
+    """A job. `attempt` counts its starts and fences what they write; `losses` counts those that just died."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str] = mapped_column(index=True)
+    model_id: Mapped[str] = mapped_column(index=True)
+    dataset_id: Mapped[str] = mapped_column(index=True)
+    spec: Mapped[dict[str, Any]]
+    state: Mapped[str]
+    stage: Mapped[str | None]
+    metrics: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    created: Mapped[datetime] = mapped_column(default=now)
+    started: Mapped[datetime | None]
+    finished: Mapped[datetime | None]
+
+    attempt: Mapped[int] = mapped_column(default=0)
+    losses: Mapped[int] = mapped_column(default=0)
+    lease_owner: Mapped[str | None]
+    lease_expires: Mapped[datetime | None]
+    cancel_requested: Mapped[datetime | None]
+    sent: Mapped[datetime | None]
+    """When its id last went to the broker."""
+    last_seq: Mapped[int] = mapped_column(default=0)
+    """Number of the newest event."""
+
+    __table_args__ = (Index("jobs_by_state", "state", "lease_expires"),)
+
+
+class EventRow(Base):
+    __tablename__ = "events"
+
+    job_id: Mapped[str] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    time: Mapped[datetime] = mapped_column(default=now)
+    attempt: Mapped[int]
+    body: Mapped[dict[str, Any]]
+
+
+class ArtifactRow(Base):
+    """A file of a succeeded job, relative to the folder of the attempt that succeeded."""
+
+    __tablename__ = "artifacts"
+
+    job_id: Mapped[str] = mapped_column(primary_key=True)
+    path: Mapped[str] = mapped_column(primary_key=True)
+    size: Mapped[int]
+    sha256: Mapped[str]

@@ -1,0 +1,1 @@
+"""A job's history: written one row per event (`repository`), read as pages or followed (`follow`)."""

@@ -1,0 +1,116 @@
+"""What can be done with jobs from outside."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from dianaq.errors import Conflict, InvalidSpec, NotFound
+from dianaq.events import State
+from dianaq.inspection.fit import check_fit
+from dianaq.resources import DatasetInfo, Job, ModelInfo, Page
+from dianaq.spec import JobSpec
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session
+
+from dianaq_service.database import DatasetRow, JobRow, ModelRow
+from dianaq_service.database.tables import now
+from dianaq_service.ids import new_id
+from dianaq_service.jobs.states import is_in, move
+from dianaq_service.web.pages import newest_first
+from dianaq_service.web.services import Services
+
+Upload = TypeVar("Upload", ModelRow, DatasetRow)
+
+
+def create(services: Services, owner: str, spec: JobSpec) -> Job:
+    """Check a job against its model and dataset, queue it, and tell the workers.
+
+    Raises:
+        InvalidSpec: unknown model or dataset, or the recipe does not fit them.
+        InvalidDataset: the dataset does not fit the model.
+    """
+    with services.database.write() as session:
+        model = _upload(session, owner, ModelRow, spec.model, "model")
+        dataset = _upload(session, owner, DatasetRow, spec.dataset, "dataset")
+        check_fit(spec, ModelInfo.model_validate(model.info), DatasetInfo.model_validate(dataset.info))
+        row = JobRow(
+            id=new_id("job"),
+            owner=owner,
+            model_id=model.id,
+            dataset_id=dataset.id,
+            spec=spec.model_dump(mode="json", by_alias=True),
+            state="queued",
+        )
+        session.add(row)
+        session.flush()
+        move(session, row.id, "queued")
+    services.queue.send(row.id)
+    return resource(row)
+
+
+def listing(services: Services, owner: str, cursor: str | None, limit: int, state: State | None) -> Page[Job]:
+    """The owner's jobs, newest first."""
+    query = select(JobRow).where(JobRow.owner == owner)
+    if state is not None:
+        query = query.where(JobRow.state == state)
+    with services.database.read() as session:
+        rows, following = newest_first(session, query, JobRow.id, cursor, limit)
+    return Page(items=[resource(row) for row in rows], next=following)
+
+
+def get(services: Services, owner: str, job_id: str) -> Job:
+    """One job.
+
+    Raises:
+        NotFound: the owner has no such job.
+    """
+    with services.database.read() as session:
+        return resource(find(session, owner, job_id))
+
+
+def cancel(services: Services, owner: str, job_id: str) -> Job:
+    """Cancel a job: at once when nobody has started it; else its attempt is told and ends it.
+
+    Cancelling a job twice is no error.
+
+    Raises:
+        NotFound: the owner has no such job.
+        Conflict: the job has already succeeded or failed.
+    """
+    with services.database.write() as session:
+        find(session, owner, job_id)
+        if (
+            move(session, job_id, "cancelled", is_in("queued"), cancel_requested=now()) is None
+            and move(session, job_id, "cancelling", is_in("running"), cancel_requested=now()) is None
+        ):
+            row = find(session, owner, job_id)
+            if row.state not in ("cancelling", "cancelled"):
+                raise Conflict(f"job {job_id} has already {row.state} and cannot be cancelled")
+        session.expire_all()
+        return resource(find(session, owner, job_id))
+
+
+def find(session: Session, owner: str, job_id: str) -> JobRow:
+    """The row of one of the owner's jobs.
+
+    Raises:
+        NotFound: there is none; other owners' jobs do not exist either.
+    """
+    row = session.scalar(select(JobRow).where(JobRow.id == job_id, JobRow.owner == owner))
+    if row is None:
+        raise NotFound(f"there is no job {job_id!r}", param="job_id")
+    return row
+
+
+def resource(row: JobRow) -> Job:
+    """A job as the API shows it."""
+    return Job.model_validate(row, from_attributes=True)
+
+
+def _upload(session: Session, owner: str, table: type[Upload], upload_id: str, param: str) -> Upload:
+    # Locked until the job is committed, so that it cannot be deleted in between.
+    mine: ColumnElement[bool] = table.owner == owner
+    row = session.scalar(select(table).where(table.id == upload_id, mine).with_for_update(read=True))
+    if row is None:
+        raise InvalidSpec(f"there is no {param} {upload_id!r}; upload it first", param=param)
+    return row

@@ -1,0 +1,51 @@
+"""How a job gets from one state to the next.
+
+    queued -> running -> succeeded | failed | cancelled
+    queued -> cancelled                 nobody had started it
+    running -> cancelling -> cancelled  the attempt is told first
+    running -> queued                   handed back, or lost with its process
+
+Every move is one conditional UPDATE with its event in the same transaction: whoever comes second changes
+nothing. The API and the worker both move jobs with `move`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dianaq.errors import Problem
+from dianaq.events import TERMINAL_STATES, State, StateBody
+from sqlalchemy import ColumnElement
+from sqlalchemy.orm import Session
+
+from dianaq_service.database import JobRow
+from dianaq_service.database.tables import now
+from dianaq_service.events.repository import append
+
+
+def move(
+    session: Session,
+    job_id: str,
+    to: State,
+    *where: ColumnElement[bool],
+    error: Problem | None = None,
+    **values: Any,
+) -> int | None:
+    """Move the job to a state if its row meets every condition.
+
+    Returns:
+        The job's attempt, or None when the job stays as it is.
+    """
+    if to in TERMINAL_STATES:
+        values |= {"finished": now(), "lease_owner": None, "lease_expires": None}
+    if to == "queued":
+        # `sent` is cleared for the sweeper, which then sends the job at its next round.
+        values |= {"lease_owner": None, "lease_expires": None, "stage": None, "sent": None}
+    if error is not None:
+        values["error"] = error.model_dump()
+    return append(session, job_id, StateBody(state=to, error=error), *where, state=to, **values)
+
+
+def is_in(*states: State) -> ColumnElement[bool]:
+    """The condition that the job is in one of these states."""
+    return JobRow.state.in_(states)

@@ -1,0 +1,37 @@
+"""Keys are 256 random bits, and stored as their sha256: nothing to guess, so nothing to stretch."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from dianaq_service.database import ApiKeyRow
+
+
+def make_key() -> str:
+    """A fresh key."""
+    return f"dq_{secrets.token_urlsafe(32)}"
+
+
+def _hash(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def add(session: Session, owner: str, key: str, *, configured: bool = False) -> None:
+    """Make a key valid."""
+    session.merge(ApiKeyRow(sha256=_hash(key), owner=owner, configured=configured))
+
+
+def configure(session: Session, owner: str, key: str) -> None:
+    """Make the operator's key valid, and the one that was configured before it invalid."""
+    session.execute(delete(ApiKeyRow).where(ApiKeyRow.configured))
+    if key:
+        add(session, owner, key, configured=True)
+
+
+def owner_of(session: Session, key: str) -> str | None:
+    """Whom a key belongs to; None for an unknown one."""
+    return session.scalar(select(ApiKeyRow.owner).where(ApiKeyRow.sha256 == _hash(key)))

@@ -1,0 +1,86 @@
+"""The broker, as the service sees it: somewhere to put job ids.
+
+A message is only a hint that a job may be claimed. It is sent after the job's row is committed; a lost or
+doubled one does no harm, because the row decides (`dianaq_worker.leases`) and workers look for jobs whose
+message is missing (`dianaq_worker.sweeper`).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from sqlalchemy import update
+
+from dianaq_service.database import Database, JobRow
+from dianaq_service.database.tables import now
+
+TASK = "dianaq.run_job"
+QUEUE = "dianaq"
+
+CONNECT_SECONDS = 1.0
+"""A submission waits this long for a broker that does not answer, and then leaves the job to the sweeper."""
+
+_log = logging.getLogger(__name__)
+
+
+def make_celery(broker_url: str) -> Celery:
+    """The Celery application, set up alike for those who send and those who receive."""
+    app = Celery("dianaq", broker=broker_url, set_as_current=False)
+    app.conf.update(
+        accept_content=["json"],
+        task_serializer="json",
+        task_default_queue=QUEUE,
+        task_ignore_result=True,
+        # The row, not the broker, owns the job: see dianaq_worker.leases.
+        task_acks_late=False,
+        worker_prefetch_multiplier=1,
+        # No message may wait in a busy worker while another one idles.
+        worker_disable_prefetch=True,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={"socket_connect_timeout": CONNECT_SECONDS, "socket_keepalive": True},
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_enable_remote_control=False,
+        # Without a broker there is nobody to keep alive; jobs are not tied to the connection.
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        enable_utc=True,
+    )
+    return app
+
+
+class JobQueue:
+    """Sends job ids, and notes in the rows that it did."""
+
+    def __init__(self, app: Celery, database: Database) -> None:
+        self._app = app
+        self._database = database
+
+    def send(self, job_id: str) -> bool:
+        """Tell some worker about a job; False when the broker cannot be reached."""
+        try:
+            self._app.send_task(TASK, args=[job_id], retry=False)
+        except (OperationalError, OSError) as error:
+            _log.warning("job %s was not sent, the broker cannot be reached: %s", job_id, error)
+            return False
+        with self._database.write() as session:
+            session.execute(update(JobRow).where(JobRow.id == job_id).values(sent=now()))
+        return True
+
+    def waiting(self) -> int:
+        """Number of messages that no worker has taken yet.
+
+        Raises:
+            OperationalError: the broker cannot be reached.
+        """
+        with self._app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, timeout=CONNECT_SECONDS)
+            channel: Any = connection.default_channel
+            return int(channel.queue_declare(QUEUE, durable=True).message_count)
+
+    def close(self) -> None:
+        self._app.close()

@@ -1,0 +1,133 @@
+"""What the service and the worker read from their environment.
+
+One dataclass serves both, because they must agree on the database, the broker and the data folder.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Self
+
+from dianaq.errors import InvalidSpec
+
+PREFIX = "DIANAQ_"
+
+MIN_KEY_CHARACTERS = 32
+"""Keys are stored as a plain sha256, which is only safe for keys that nobody can guess."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The environment variable of a field is its name in capitals after `DIANAQ_`."""
+
+    data_dir: Path
+    """Folder of blobs, artifacts and logs. API and workers must see the same one."""
+    database_url: str = ""
+    """SQLAlchemy URL. Default: SQLite in the data folder."""
+    broker_url: str = "redis://127.0.0.1:6379/0"
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_key: str = ""
+    """A key that the API makes valid when it starts."""
+    owner: str = "default"
+    """Whom `api_key` belongs to."""
+
+    max_upload_bytes: int = 2 * 1024**3
+    """CIFAR-10 as float32 is 0.7 GiB; ImageNet-sized data does not fit the in-memory training loop anyway."""
+    inspection_seconds: float = 120.0
+    inspection_memory_bytes: int = 4 * 1024**3
+    """Address space of the process that looks into an upload: the largest array, twice, and the libraries."""
+
+    lease_seconds: float = 30.0
+    """How long a running job stays with a worker that gives no sign of life."""
+    sweep_seconds: float = 5.0
+    """How often workers look for jobs whose message or worker was lost."""
+    resend_seconds: float = 30.0
+    """A queued job is not sent again before this has passed."""
+    max_losses: int = 3
+    """Attempts that may die without a word before the job fails."""
+    cancel_grace_seconds: float = 10.0
+    """How long a cancelled job may take to notice by itself."""
+    stop_grace_seconds: float = 5.0
+    """Time between TERM and KILL."""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Settings from the environment.
+
+        Raises:
+            InvalidSpec: a variable is missing or holds a value that its field does not take.
+        """
+        env = os.environ if environ is None else environ
+        values: dict[str, object] = {}
+        for field in fields(cls):
+            name = PREFIX + field.name.upper()
+            text = env.get(name, "")
+            if text:
+                values[field.name] = _parse(name, text, str(field.type))
+        if "data_dir" not in values:
+            raise InvalidSpec("DIANAQ_DATA_DIR must name the data folder; it is not set", param="DIANAQ_DATA_DIR")
+        settings = cls(**values)  # type: ignore[arg-type]
+        settings.check()
+        return settings
+
+    def check(self) -> None:
+        """Refuse settings that would be unsafe.
+
+        Raises:
+            InvalidSpec: names the variable at fault.
+        """
+        if self.api_key and len(self.api_key) < MIN_KEY_CHARACTERS:
+            raise InvalidSpec(
+                f"DIANAQ_API_KEY must have at least {MIN_KEY_CHARACTERS} characters, "
+                f"got {len(self.api_key)}; `openssl rand -hex 32` makes a good one",
+                param="DIANAQ_API_KEY",
+            )
+        if not self.owner.isascii() or not self.owner.replace("-", "").replace("_", "").isalnum():
+            raise InvalidSpec(f"DIANAQ_OWNER takes letters, digits, - and _; got {self.owner!r}", param="DIANAQ_OWNER")
+
+    def check_exposure(self) -> None:
+        """Refuse to serve other machines without a key of the operator's choosing.
+
+        Raises:
+            InvalidSpec: the address is not loopback and no key is configured.
+        """
+        if not is_loopback(self.host) and not self.api_key:
+            raise InvalidSpec(
+                f"the API does not listen on {self.host} without DIANAQ_API_KEY; set it, or listen on 127.0.0.1",
+                param="DIANAQ_API_KEY",
+            )
+
+    def to_env(self) -> dict[str, str]:
+        """The environment that gives these settings to a child process."""
+        return {PREFIX + f.name.upper(): str(getattr(self, f.name)) for f in fields(self)}
+
+    @property
+    def database(self) -> str:
+        """The database URL, with its default filled in."""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute()}/dianaq.sqlite"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _parse(name: str, text: str, kind: str) -> object:
+    converters = {"Path": Path, "str": str, "int": int, "float": float}
+    try:
+        value = converters[kind](text)
+    except ValueError:
+        raise InvalidSpec(f"{name} takes {kind}, got {text!r}", param=name) from None
+    if isinstance(value, int | float) and value < 0:
+        raise InvalidSpec(f"{name} must not be negative, got {text}", param=name)
+    return value

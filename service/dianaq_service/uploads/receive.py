@@ -1,0 +1,71 @@
+"""A request's body, streamed to a file while it is hashed."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dianaq.errors import InvalidRequest, TooLarge
+from fastapi import Request
+
+BUFFER = 1024 * 1024
+"""Bytes gathered before a thread writes and hashes them; the event loop never waits for the disk."""
+
+
+@dataclass(frozen=True)
+class Received:
+    path: Path
+    sha256: str
+    size: int
+
+
+@asynccontextmanager
+async def receive(request: Request, folder: Path, limit: int) -> AsyncIterator[Received]:
+    """The body as a file in `folder`, gone when the block ends unless it was moved.
+
+    Raises:
+        TooLarge: more than `limit` bytes are announced or arrive.
+        InvalidRequest: there is no body.
+        ClientDisconnect: the client left before the end.
+    """
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit:
+        raise _too_large(limit)
+    path = folder / secrets.token_hex(16)
+    try:
+        yield await _stream(request, path, limit)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+async def _stream(request: Request, path: Path, limit: int) -> Received:
+    digest = hashlib.sha256()
+    size = 0
+    buffer = bytearray()
+    with path.open("xb") as file:
+
+        def put(data: bytes) -> None:
+            digest.update(data)
+            file.write(data)
+
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise _too_large(limit)
+            buffer += chunk
+            if len(buffer) >= BUFFER:
+                await asyncio.to_thread(put, bytes(buffer))
+                buffer.clear()
+        await asyncio.to_thread(put, bytes(buffer))
+    if size == 0:
+        raise InvalidRequest("the body is empty; send the file itself as the request's body", param="body")
+    return Received(path, digest.hexdigest(), size)
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"an upload may have at most {limit} bytes", param="body")

@@ -1,0 +1,1 @@
+"""What every route shares: dependencies, errors, request ids, pages, and the objects behind them."""

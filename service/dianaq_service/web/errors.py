@@ -1,0 +1,83 @@
+"""One error, one shape: whatever goes wrong leaves as RFC 9457 problem details."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from dianaq.errors import DianaqError, InvalidRequest, InvalidSpec, NotFound, Problem, Unauthorised
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+MEDIA_TYPE = "application/problem+json"
+
+
+def install(app: FastAPI) -> None:
+    """Make the application answer every error in this shape.
+
+    Unforeseen exceptions are caught further out, by `dianaq_service.web.requests`.
+    """
+    for kind in (DianaqError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, _handle)
+
+
+def respond(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    """The problem as a response."""
+    return JSONResponse(
+        problem.model_dump(exclude_none=True),
+        status_code=problem.status,
+        headers=headers,
+        media_type=MEDIA_TYPE,
+    )
+
+
+def problem_of(error: Exception) -> Problem:
+    """Any exception as a problem. Unforeseen ones say nothing about the inside."""
+    if isinstance(error, DianaqError):
+        return error.problem()
+    if isinstance(error, RequestValidationError):
+        return _invalid(error).problem()
+    if isinstance(error, HTTPException):
+        return _http(error)
+    return Problem(
+        type=DianaqError.slug,
+        title=DianaqError.title,
+        detail="the service met an unforeseen error; its log has the details under this request_id",
+    )
+
+
+async def _handle(request: Request, error: Exception) -> Response:
+    headers = dict(getattr(error, "headers", None) or {})
+    if isinstance(error, Unauthorised):
+        headers["WWW-Authenticate"] = "Bearer"
+    more: dict[str, object] = {"request_id": request.state.request_id}
+    problem = problem_of(error)
+    if problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        more["detail"] = f"{request.url.path} does not take {request.method}"
+    return respond(problem.model_copy(update=more), headers)
+
+
+def _http(error: HTTPException) -> Problem:
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return NotFound("there is nothing at this address").problem()
+    phrase = HTTPStatus(error.status_code).phrase
+    return Problem(
+        type=phrase.lower().replace(" ", "-"),
+        title=phrase,
+        detail=str(error.detail),
+        status=error.status_code,
+    )
+
+
+def _invalid(error: RequestValidationError) -> DianaqError:
+    """Every offending value on its own; the first as `param`. The only bodies we validate are job specs."""
+    entries = error.errors()
+    in_body = entries[0]["loc"][0] == "body"
+    lines = []
+    for entry in entries:
+        where = ".".join(str(part) for part in entry["loc"][1:]) or "body"
+        got = "" if entry["type"] == "missing" else f" (got {entry['input']!r:.200})"
+        lines.append(f"{where}: {entry['msg']}{got}")
+    param = ".".join(str(part) for part in entries[0]["loc"][1:]) or None
+    return (InvalidSpec if in_body else InvalidRequest)("; ".join(lines), param=param)

@@ -1,0 +1,26 @@
+"""The objects behind the routes, made once per application."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from threading import Event
+
+from dianaq_service.database import Database
+from dianaq_service.queue import JobQueue
+from dianaq_service.settings import Settings
+from dianaq_service.storage import Storage
+from dianaq_service.uploads.inspect import Inspector
+
+
+@dataclass(frozen=True)
+class Services:
+    settings: Settings
+    database: Database
+    storage: Storage
+    queue: JobQueue
+    inspector: Inspector
+    stopping: Event = field(default_factory=Event)
+    """Set when the server is asked to stop, so that streams end by themselves."""
+
+    def is_stopping(self) -> bool:
+        return self.stopping.is_set()
