@@ -6,9 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from torch import fx
-
 from dianaq.errors import QuantisationError
+from torch import fx
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,13 @@ def calls(network: fx.GraphModule, *kinds: type[nn.Module]) -> Iterator[tuple[fx
 
 def input_node(network: fx.GraphModule) -> fx.Node:
     """The placeholder: every network here has one input."""
-    return next(n for n in network.graph.nodes if n.op == "placeholder")
+    node: fx.Node = network.graph.find_nodes(op="placeholder")[0]
+    return node
 
 
 def output_node(network: fx.GraphModule) -> fx.Node:
     """The node whose value is the network's output."""
-    sink = next(n for n in network.graph.nodes if n.op == "output")
+    sink = network.graph.output_node()
     source = sink.args[0]
     assert isinstance(source, fx.Node)
     return source
@@ -47,7 +48,7 @@ def layer_of(node: fx.Node) -> str:
     return str(node.meta.get("layer", node.name))
 
 
-def free_name(network: fx.GraphModule, wanted: str) -> str:
+def free_name(network: nn.Module, wanted: str) -> str:
     """`wanted`, or `wanted_1`, `wanted_2`...: a submodule name that is not taken."""
     name, count = wanted, 0
     while hasattr(network, name):

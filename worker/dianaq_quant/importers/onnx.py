@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from dianaq.errors import InvalidModel, UnsupportedOperator
+from dianaq.inspection import node_names
 from onnx import numpy_helper
 from torch import Tensor, fx, nn
 
-from dianaq.errors import InvalidModel, UnsupportedOperator
-from dianaq.inspection.model import node_names
 from dianaq_quant.graph.surgery import free_name
 
 
@@ -49,7 +49,7 @@ class Importer:
         self.opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
         self.onnx_graph = model.graph
         self.root = nn.Module()
-        self.graph = fx.Graph(self.root)
+        self.graph = fx.Graph()
         self.constants: dict[str, np.ndarray[Any, Any]] = {
             i.name: numpy_helper.to_array(i) for i in model.graph.initializer
         }

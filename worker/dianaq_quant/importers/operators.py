@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -61,7 +61,7 @@ def _window(step: Step, importer: Importer, kernel: tuple[int, int]) -> tuple[tu
         pads = tuple(step.attributes.get("pads", (0, 0, 0, 0))) if auto == "NOTSET" else (0, 0, 0, 0)
         if any(p < 0 for p in pads):
             raise step.refuse(f"negative padding {pads}")
-        return stride, pads  # type: ignore[return-value]
+        return stride, pads
     if auto not in ("SAME_UPPER", "SAME_LOWER"):
         raise step.refuse(f"auto_pad {auto!r}; supported are NOTSET, VALID, SAME_UPPER, SAME_LOWER")
     before, after = [], []
@@ -73,8 +73,8 @@ def _window(step: Step, importer: Importer, kernel: tuple[int, int]) -> tuple[tu
     return stride, (before[0], before[1], after[0], after[1])
 
 
-def _pair(values: object) -> tuple[int, int]:
-    first, second = values  # type: ignore[misc]
+def _pair(values: Iterable[int]) -> tuple[int, int]:
+    first, second = values
     return int(first), int(second)
 
 
@@ -159,7 +159,8 @@ def _batch_norm(importer: Importer, step: Step) -> None:
     # ONNX keeps `momentum` of the old statistics, torch takes `momentum` of the new ones.
     momentum = 1.0 - float(step.attributes.get("momentum", 0.9))
     norm = kind(len(scale), eps=float(step.attributes.get("epsilon", 1e-5)), momentum=momentum or 0.1)
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     with torch.no_grad():
         norm.weight.copy_(scale)
         norm.bias.copy_(bias)
@@ -322,6 +323,7 @@ HANDLERS: dict[str, Handler] = {
     "Gemm": _gemm,
     "GlobalAveragePool": _global_average_pool,
     "Identity": _identity,
+    "LogSoftmax": _softmax,
     "MatMul": _matmul,
     "MaxPool": _max_pool,
     "ReduceMean": _reduce_mean,

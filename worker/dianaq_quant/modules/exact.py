@@ -7,10 +7,11 @@ very network that is exported.
 
 from __future__ import annotations
 
+import torch
+from dianaq.ranges import QRange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dianaq.ranges import QRange
 from dianaq_quant.modules.structure import Conv2d, convolve
 from dianaq_quant.quantisers.functions import floor_clip, round_clip, round_through
 from dianaq_quant.targets.diana import FLOAT32_EXACT_LIMIT, INT8
@@ -86,9 +87,7 @@ class _ExactLinearOp(nn.Module):
 
     def integer_weight(self) -> Tensor:
         """The weight's integers, in the weight's shape."""
-        return round_clip(
-            self.weight / self.requantise.weight_scale, self.weight_range.lo, self.weight_range.hi
-        )
+        return round_clip(self.weight / self.requantise.weight_scale, self.weight_range.lo, self.weight_range.hi)
 
     def integer_bias(self) -> Tensor:
         """The bias's integers in accumulator steps, the rounding constant included; shape (C_out,)."""

@@ -6,9 +6,8 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
-
 from dianaq.ranges import InitStrategy, QRange
+from torch import Tensor
 
 PERCENTILE = 0.9999
 """Part of the magnitudes that the `percentile` strategy represents without clipping (the value in common use for
@@ -43,12 +42,12 @@ def choose_scale(seen: Sequence[Seen], strategy: InitStrategy, *, base: float | 
     if strategy == "percentile":
         limit = max(_reach(sample, qrange, PERCENTILE) for sample, qrange in seen) or limit
     if strategy != "mse":
-        return limit if base is None else base * 2.0 ** math.ceil(math.log2(limit / base) - 1e-9)
+        return limit if base is None else base * math.exp2(math.ceil(math.log2(limit / base) - 1e-9))
     if base is None:
-        candidates = [limit * 2.0 ** (-i / STEPS_PER_OCTAVE) for i in range(OCTAVES * STEPS_PER_OCTAVE)]
+        candidates = [limit * math.exp2(-i / STEPS_PER_OCTAVE) for i in range(OCTAVES * STEPS_PER_OCTAVE)]
     else:
         top = math.ceil(math.log2(limit / base) - 1e-9)
-        candidates = [base * 2.0 ** (top - i) for i in range(OCTAVES + 1)]
+        candidates = [base * math.exp2(top - i) for i in range(OCTAVES + 1)]
     errors = [sum(squared_error(sample, qrange, s) for sample, qrange in seen) for s in candidates]
     return candidates[errors.index(min(errors))]
 

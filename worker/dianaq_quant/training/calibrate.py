@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
+from dianaq.spec import Calibration
 from torch import Tensor, fx
 
-from dianaq.spec import Calibration
 from dianaq_quant.graph.surgery import Interpreter, calls
 from dianaq_quant.modules.exact import ExactConv2d, ExactLinear
 from dianaq_quant.modules.fake import FakeConv2d, FakeLinear, FakeQuantiser, Scale, set_mode
@@ -76,14 +76,12 @@ class _Correct(fx.Interpreter):
             x = self.env[n.args[0]]  # type: ignore[index]
             step = layer.requantise.accumulator_scale
             got = (channel_mean(layer.accumulate(x)) - layer.requantise.half) * step
-            layer.bias += (self.wanted[n.name] - got).to(layer.bias.dtype)
+            layer.bias.add_((self.wanted[n.name] - got).to(layer.bias.dtype))
         value: Tensor = super().run_node(n)
         return value
 
 
-def correct_biases(
-    exact: fx.GraphModule, reference: fx.GraphModule, split: Split, normalise: Normalisation
-) -> None:
+def correct_biases(exact: fx.GraphModule, reference: fx.GraphModule, split: Split, normalise: Normalisation) -> None:
     """Move each layer's bias so that the mean of its accumulator is that of the unquantised network, per channel.
 
     Layer by layer, so that each correction sees those before it (Nagel et al., 2019, section 4.2, empirically).

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from dianaq.inspection.fit import input_layout
 from dianaq.spec import JobSpec, Preprocessing
+from torch import Tensor
+
 from dianaq_quant.targets.diana import INT8
 
 EVALUATION_BATCH = 250
@@ -120,9 +120,7 @@ def _value_range(preprocessing: Preprocessing, is_image: bool) -> tuple[float, f
     return preprocessing.value_range or ((0.0, 255.0) if is_image else (0.0, 1.0))
 
 
-def _normalisation(
-    preprocessing: Preprocessing, input_shape: tuple[int, ...], is_image: bool
-) -> Normalisation:
+def _normalisation(preprocessing: Preprocessing, input_shape: tuple[int, ...], is_image: bool) -> Normalisation:
     """`((x - lo) / (hi - lo) - mean) / std` as one multiplication and one addition."""
     lo, hi = _value_range(preprocessing, is_image)
     mean = torch.tensor(preprocessing.mean, dtype=torch.float64)

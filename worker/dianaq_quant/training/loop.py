@@ -7,12 +7,12 @@ import math
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor, fx, nn
-from torch.nn import functional as F
-
 from dianaq.errors import JobCancelled, QuantisationError
 from dianaq.events import EventBody, Iteration, MetricsBody, ProgressBody
 from dianaq.spec import Training
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
 from dianaq_quant.training.augment import flip_crop
 from dianaq_quant.training.data import Data, Split
 from dianaq_quant.training.evaluate import evaluate
@@ -42,7 +42,8 @@ def train(
     """
     if not settings.epochs:
         return
-    assert data.train.y is not None and data.val is not None, "checked before the job started"
+    assert data.train.y is not None, "checked before the job started"
+    assert data.val is not None
     generator = torch.Generator().manual_seed(seed)
     optimiser = _optimiser(network, settings)
     steps = max(1, len(data.train) // settings.batch_size)  # the last, smaller batch is left out
@@ -84,9 +85,7 @@ def train(
     network.eval()
 
 
-def _shuffled(
-    data: Data, settings: Training, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _shuffled(data: Data, settings: Training, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch of whole batches: indexed, normalised and augmented as tensors."""
     split: Split = data.train
     assert split.y is not None

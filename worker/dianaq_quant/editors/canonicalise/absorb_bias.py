@@ -24,8 +24,10 @@ class AbsorbBias(Editor):
 
     def apply(self, network: fx.GraphModule, point: Point) -> None:
         layer, norm = (module_of(network, n) for n in point.nodes)
-        assert isinstance(layer, nn.Conv2d | nn.Linear) and isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
-        assert layer.bias is not None and norm.running_mean is not None
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+        assert layer.bias is not None
+        assert norm.running_mean is not None
         with torch.no_grad():
             norm.running_mean -= layer.bias
         layer.bias = None

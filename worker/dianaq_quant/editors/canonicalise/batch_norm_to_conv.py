@@ -15,7 +15,8 @@ from dianaq_quant.modules.structure import Conv2d
 
 def affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Slope and offset per channel of a BatchNorm in evaluation: `gamma / sqrt(var + eps)`, `beta - mean * slope`."""
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     slope = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
     return slope, norm.bias.detach() - norm.running_mean * slope
 

@@ -52,9 +52,7 @@ def _consumer(network: fx.GraphModule, node: fx.Node) -> fx.Node | str:
             return user
         if isinstance(module, Ceiling):
             return "its activation saturates at a fixed value, so its channels cannot be rescaled"
-        if not isinstance(
-            module, nn.BatchNorm1d | nn.BatchNorm2d | nn.ReLU | MaxPool2d | GlobalAvgPool2d | Flatten
-        ):
+        if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.ReLU | MaxPool2d | GlobalAvgPool2d | Flatten):
             return "its output is added to another tensor"
         user = only_user(user)
     return "its output is read at several places or is the network's output"
@@ -64,7 +62,8 @@ def _equalise(network: fx.GraphModule, node: fx.Node) -> None:
     consumer = _consumer(network, node)
     assert isinstance(consumer, fx.Node)
     first, second = module_of(network, node), module_of(network, consumer)
-    assert isinstance(first, Conv2d | nn.Linear) and isinstance(second, Conv2d | nn.Linear)
+    assert isinstance(first, Conv2d | nn.Linear)
+    assert isinstance(second, Conv2d | nn.Linear)
     follower = only_user(node)
     norm = module_of(network, follower) if follower else None
     out_range = first.weight.abs().flatten(1).amax(1)
@@ -77,12 +76,12 @@ def _equalise(network: fx.GraphModule, node: fx.Node) -> None:
     alive = (out_range > 0) & (in_range > 0)
     factor = torch.where(alive, torch.sqrt(out_range / in_range), torch.ones_like(out_range))
     if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
-        norm.weight /= factor
-        norm.bias /= factor
+        norm.weight.div_(factor)
+        norm.bias.div_(factor)
     else:
-        first.weight /= factor.reshape(-1, *[1] * (first.weight.dim() - 1))
+        first.weight.div_(factor.reshape(-1, *[1] * (first.weight.dim() - 1)))
         if first.bias is not None:
-            first.bias /= factor
+            first.bias.div_(factor)
     _scale_input_channels(second, factor.repeat_interleave(repeat))
 
 
@@ -98,7 +97,7 @@ def _by_input_channel(layer: Conv2d | nn.Linear) -> Tensor:
 def _scale_input_channels(layer: Conv2d | nn.Linear, factor: Tensor) -> None:
     """`W[:, c] *= factor[c]`, in place; channels of a grouped convolution are counted over all groups."""
     if isinstance(layer, nn.Linear):
-        layer.weight *= factor
+        layer.weight.mul_(factor)
         return
     per_group = layer.weight.view(layer.groups, -1, *layer.weight.shape[1:])
-    per_group *= factor.reshape(layer.groups, 1, -1, 1, 1)
+    per_group.mul_(factor.reshape(layer.groups, 1, -1, 1, 1))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from dianaq.ranges import QRange
 from torch import fx, nn
 
-from dianaq.ranges import QRange
 from dianaq_quant.graph import Editor, Point, Rejection
 from dianaq_quant.graph.scales import source_quantiser
 from dianaq_quant.graph.surgery import insert_after, module_of
@@ -46,6 +46,5 @@ class Interpose(Editor):
 def _continues(network: fx.GraphModule, node: fx.Node) -> bool:
     """Whether the node's users finish what it begins: its BatchNorm or its activation."""
     return any(
-        isinstance(module_of(network, user), FakeQuantiser | nn.BatchNorm1d | nn.BatchNorm2d)
-        for user in node.users
+        isinstance(module_of(network, user), FakeQuantiser | nn.BatchNorm1d | nn.BatchNorm2d) for user in node.users
     )

@@ -33,7 +33,8 @@ class FuseRequantisation(Editor):
         # Last first: a fused node no longer is the quantiser that the layers after it look up.
         for quantiser, module in reversed(list(calls(network, FakeQuantiser))):
             node = quantiser.args[0]
-            assert isinstance(node, fx.Node) and isinstance(module, FakeQuantiser)
+            assert isinstance(node, fx.Node)
+            assert isinstance(module, FakeQuantiser)
             if isinstance(module_of(network, node), _OPERATIONS):
                 shift = self.plan.shifts.get(node, 0)
                 note = f"shift {shift}, clip [{module.qrange.lo}, {module.qrange.hi}]"

@@ -47,7 +47,7 @@ class IntegerBoundary(Editor):
             layer = module_of(network, reader)
             assert isinstance(layer, ExactConv2d | ExactLinear)
             with torch.no_grad():
-                layer.bias += scale / 2 * layer.weight.flatten(1).sum(1)
+                layer.bias.add_(scale / 2 * layer.weight.flatten(1).sum(1))
         sink = output_node(network)
         insert_after(network, sink, ExactOutput(_scale_of(sink)), "output_scale")
 

@@ -11,10 +11,10 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, fx
-
 from dianaq.errors import QuantisationError
 from dianaq.ranges import InitStrategy
+from torch import Tensor, fx
+
 from dianaq_quant.graph.scales import source_quantiser
 from dianaq_quant.graph.surgery import calls, input_node, layer_of, module_of
 from dianaq_quant.modules.fake import FakeConv2d, FakeLinear, FakeLinearOp, FakeQuantiser, Scale

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from dianaq.errors import QuantisationError
 from torch import Tensor, fx, nn
 
-from dianaq.errors import QuantisationError
 from dianaq_quant.graph import Editor, Point, Rejection
 from dianaq_quant.graph.surgery import calls, layer_of, module_of, set_module
 from dianaq_quant.modules import exact, integer
@@ -63,6 +63,7 @@ def _integers(node: fx.Node, module: exact.ExactLinearOp) -> tuple[Tensor, Tenso
     bound = exact.accumulator_bound(weight, bias)
     if bound >= ACCUMULATOR_LIMIT:
         raise QuantisationError(
-            f"{layer_of(node)}: its accumulator can reach {bound:.0f}, which exceeds 32 bits", param=layer_of(node)
+            f"{layer_of(node)}: its accumulator can reach {bound:.0f}, which exceeds 32 bits",
+            param=layer_of(node),
         )
     return weight, bias

@@ -1,0 +1,9 @@
+"""The integer network as files: one ONNX dialect per compiler, with golden vectors.
+
+From outside: `export_htvm`, `export_dory`.
+"""
+
+from dianaq_quant.export.dory import export_dory
+from dianaq_quant.export.htvm import export_htvm
+
+__all__ = ["export_dory", "export_htvm"]

@@ -1,0 +1,170 @@
+"""The HTVM dialect: plain ONNX, integers in float32 tensors, requantisation as `Div -> Floor -> Max -> Min`.
+
+HTVM recognises a layer by exactly this sequence of operators and rejects or miscompiles others; each function
+below names the rule that it follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from dianaq_quant.export.layers import IntegerNetwork, Layer
+from dianaq_quant.modules.integer import (
+    IntegerAdd,
+    IntegerConv2d,
+    IntegerGlobalAvgPool2d,
+    IntegerLinear,
+    Shift,
+)
+from dianaq_quant.modules.structure import MaxPool2d
+from dianaq_quant.targets.diana import INT8
+
+OPSET = 13
+"""One of the versions that HTVM's front end is known to take (10, 13, 17)."""
+
+IR_VERSION = 8
+"""File format version that goes with opsets up to 17, so that older readers accept the file."""
+
+
+@dataclass
+class _Writer:
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    initialisers: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def add(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(op, list(inputs), [output], name=output, **attributes))
+        return output
+
+    def constant(self, name: str, value: np.ndarray | Tensor | float) -> str:
+        array = np.asarray(value, dtype=np.float32)
+        self.initialisers.setdefault(name, numpy_helper.from_array(array, name))
+        return name
+
+    def vector(self, value: float) -> str:
+        """A constant of one element and rank 1: 0-d constants crash HTVM."""
+        return self.constant(f"constant_{value:g}".replace("-", "minus_"), np.array([value]))
+
+    def requantise(self, source: str, layer: str, divisor: float, lo: int, hi: int) -> str:
+        """`Div(c) -> Floor -> Max(lo) -> Min(hi)`; the division is left out where c = 1."""
+        if divisor != 1:
+            name = f"{layer}/divisor" if layer == "input" else ""
+            constant = self.constant(name, np.array([divisor])) if name else self.vector(divisor)
+            source = self.add("Div", [source, constant], f"{layer}/div")
+        source = self.add("Floor", [source], f"{layer}/floor")
+        source = self.add("Max", [source, self.vector(lo)], f"{layer}/max")
+        source = self.add("Min", [source, self.vector(hi)], f"{layer}/min")
+        self.ranges[source] = (lo, hi)
+        return source
+
+
+@dataclass(frozen=True)
+class HtvmModel:
+    """The written model: where each layer's integers are, and the range that each of those tensors keeps."""
+
+    proto: onnx.ModelProto
+    tensors: dict[str, str]
+    ranges: dict[str, tuple[int, int]]
+
+
+def build_htvm(network: IntegerNetwork) -> HtvmModel:
+    """The network in HTVM's dialect: input `input` (1, ...) float32, output `output` float32, batch 1."""
+    writer = _Writer()
+    entrance = network.entrance
+    tensors = {"input": writer.requantise("input", "input", entrance.scale, entrance.qrange.lo, entrance.qrange.hi)}
+    for layer in network.layers:
+        tensors[layer.name] = _write(writer, layer, [tensors[name] for name in layer.inputs])
+    # HTVM wants a division (or a cast) at the end; 1 / scale is a power of two, so the result is exact.
+    inverse = writer.constant("output/divisor", np.array([1.0 / network.exit.scale]))
+    writer.add("Div", [tensors[network.sink], inverse], "output")
+    graph = helper.make_graph(
+        writer.nodes,
+        "dianaq_htvm",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, *network.input_shape])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, *network.layers[-1].shape])],
+        list(writer.initialisers.values()),
+    )
+    proto = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="dianaq"
+    )
+    onnx.checker.check_model(proto, full_check=True)
+    return HtvmModel(proto, tensors, writer.ranges)
+
+
+def _write(writer: _Writer, layer: Layer, inputs: list[str]) -> str:
+    module, name = layer.module, layer.name
+    if isinstance(module, IntegerConv2d):
+        return _conv(writer, name, module, inputs)
+    if isinstance(module, IntegerLinear):
+        weight = writer.constant(f"{name}.weight", module.weight)
+        bias = writer.constant(f"{name}.bias", module.bias)
+        source = writer.add("Gemm", [*inputs, weight, bias], f"{name}/gemm", transB=1)
+        return _shift(writer, source, name, module.shift)
+    if isinstance(module, IntegerAdd):
+        return _add(writer, name, module.shift, inputs)
+    if isinstance(module, IntegerGlobalAvgPool2d):
+        return writer.add("GlobalAveragePool", inputs, f"{name}/mean")
+    if isinstance(module, MaxPool2d):
+        return writer.add("MaxPool", inputs, name, kernel_shape=module.kernel, strides=module.stride, pads=module.pads)
+    flat = writer.add("Flatten", inputs, f"{name}/flat", axis=1)
+    if not inputs[0].endswith("/mean"):
+        return flat
+    # The one accepted form of a global average pool is GlobalAveragePool -> Flatten -> Floor -> Max -> Min.
+    return writer.requantise(flat, name, 1, 0, INT8.hi)
+
+
+def _conv(writer: _Writer, name: str, module: IntegerConv2d, inputs: list[str]) -> str:
+    """Conv with its bias as the third input, zeros included: otherwise it is left to the CPU."""
+    weight = writer.constant(f"{name}.weight", module.weight)
+    bias = writer.constant(f"{name}.bias", module.bias)
+    geometry = module.geometry
+    source = writer.add(
+        "Conv",
+        [*inputs, weight, bias],
+        f"{name}/conv",
+        kernel_shape=list(module.weight.shape[2:]),
+        strides=geometry.stride,
+        pads=geometry.pads,
+        dilations=geometry.dilation,
+        group=geometry.groups,
+    )
+    return _shift(writer, source, name, module.shift)
+
+
+def _shift(writer: _Writer, source: str, name: str, shift: Shift) -> str:
+    return writer.requantise(source, name, 2.0**shift.shift, shift.qrange.lo, shift.qrange.hi)
+
+
+def _add(writer: _Writer, name: str, shift: Shift, inputs: list[str]) -> str:
+    """The add kernel has no activation: a ReLU is a Clip of its own after a signed requantisation."""
+    source = writer.add("Add", inputs, f"{name}/sum")
+    source = writer.requantise(source, name, 2.0**shift.shift, INT8.lo, INT8.hi)
+    if shift.qrange.lo < 0:
+        return source
+    bounds = [writer.constant("zero", 0.0), writer.constant("int8_max", float(INT8.hi))]
+    clipped = writer.add("Clip", [source, *bounds], f"{name}/relu")
+    writer.ranges[clipped] = (0, INT8.hi)
+    return clipped
+
+
+def export_htvm(network: IntegerNetwork, folder: Path, x: Tensor, y: Tensor) -> HtvmModel:
+    """Write `model.onnx`, `input.npy` and `output.npy` (one sample), and nothing else: HTVM loads every npy there.
+
+    Args:
+        folder: created; must not exist.
+        x, y: a float32 input of batch 1 and the network's output for it.
+    """
+    model = build_htvm(network)
+    folder.mkdir(parents=True)
+    onnx.save(model.proto, str(folder / "model.onnx"))
+    np.save(folder / "input.npy", x.contiguous().numpy())
+    np.save(folder / "output.npy", y.contiguous().numpy())
+    return model

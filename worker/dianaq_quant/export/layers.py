@@ -1,0 +1,89 @@
+"""The integer network as the exporters read it: one record per operation of the chip, in execution order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from dianaq_quant.graph.surgery import Interpreter, input_node, layer_of, module_of, output_node
+from dianaq_quant.modules.integer import (
+    IntegerAdd,
+    IntegerConv2d,
+    IntegerGlobalAvgPool2d,
+    IntegerInput,
+    IntegerLinear,
+    IntegerOutput,
+)
+from dianaq_quant.modules.structure import Flatten, MaxPool2d
+
+Operation = IntegerConv2d | IntegerLinear | IntegerAdd | IntegerGlobalAvgPool2d | MaxPool2d | Flatten
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One operation: its module, the layers it reads (`"input"` is the quantised input), and its output's shape."""
+
+    name: str
+    module: Operation
+    inputs: tuple[str, ...]
+    shape: tuple[int, ...]
+    original: str
+    """Name of the user's layer it came from."""
+
+
+@dataclass(frozen=True)
+class IntegerNetwork:
+    """What is exported: the quantised input, the layers in execution order, and the output's scale."""
+
+    graph: fx.GraphModule
+    entrance: IntegerInput
+    input_shape: tuple[int, ...]
+    layers: tuple[Layer, ...]
+    exit: IntegerOutput
+
+    @property
+    def sink(self) -> str:
+        """Name of the layer whose integers are the network's output."""
+        return self.layers[-1].name
+
+
+def read_layers(network: fx.GraphModule) -> IntegerNetwork:
+    """Read an integerised network whose shapes are recorded (`graph.shapes.record_shapes`)."""
+    entrance_node = next(iter(input_node(network).users))
+    exit_node = output_node(network)
+    entrance, exit_ = module_of(network, entrance_node), module_of(network, exit_node)
+    assert isinstance(entrance, IntegerInput)
+    assert isinstance(exit_, IntegerOutput)
+    names = {entrance_node: "input"}
+    layers = []
+    for node in network.graph.nodes:
+        module = module_of(network, node)
+        if node in names or node is exit_node or module is None:
+            continue
+        assert isinstance(module, Operation)
+        names[node] = node.name
+        sources = tuple(names[a] for a in node.args if isinstance(a, fx.Node))
+        layers.append(Layer(node.name, module, sources, node.meta["shape"], layer_of(node)))
+    return IntegerNetwork(network, entrance, entrance_node.meta["shape"], tuple(layers), exit_)
+
+
+class _Recorder(Interpreter):
+    def __init__(self, network: fx.GraphModule) -> None:
+        super().__init__(network)
+        self.values: dict[str, Tensor] = {}
+
+    def see(self, node: fx.Node, value: Tensor) -> None:
+        self.values[node.name] = value
+
+
+def run_recording(network: IntegerNetwork, x: Tensor) -> dict[str, Tensor]:
+    """Every layer's output for a batch, by layer name; `"input"` and `"output"` are the quantised input and the
+    real-valued output."""
+    recorder = _Recorder(network.graph)
+    with torch.no_grad():
+        recorder.run(x)
+    values = {layer.name: recorder.values[layer.name] for layer in network.layers}
+    entrance, exit_ = next(iter(input_node(network.graph).users)), output_node(network.graph)
+    return values | {"input": recorder.values[entrance.name], "output": recorder.values[exit_.name]}

@@ -1,0 +1,150 @@
+"""Whether three executions of the exported network agree bit for bit, and keep the ranges they declare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from dianaq.errors import VerificationError
+from torch import Tensor, fx
+
+from dianaq_quant.export.dory import DoryModel, without_annotations
+from dianaq_quant.export.htvm import HtvmModel
+from dianaq_quant.export.layers import IntegerNetwork, run_recording
+from dianaq_quant.targets.diana import FLOAT32_EXACT_LIMIT
+
+DATA_SAMPLES = 96
+RANDOM_SAMPLES = 32
+"""Samples compared, 128 in all: of the user's data, and uniformly random ones, which reach the clipping bounds that
+real data seldom meets. A smaller dataset is topped up with random samples."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was compared: sample counts, tensors per sample, and the executions that agreed."""
+
+    data_samples: int
+    random_samples: int
+    tensors: int
+    executions: tuple[str, ...]
+
+
+def sample_inputs(data: Tensor, entrance_scale: float, seed: int) -> tuple[Tensor, int, int]:
+    """Inputs to compare on: the first of the data, then random ones over the whole input range.
+
+    Returns:
+        The float32 inputs (N, *shape), and how many of them are data and random.
+    """
+    count = min(len(data), DATA_SAMPLES)
+    total = DATA_SAMPLES + RANDOM_SAMPLES
+    generator = torch.Generator().manual_seed(seed)
+    # A little beyond int8, so that the input's own clipping is exercised.
+    levels = torch.rand((total - count, *data.shape[1:]), generator=generator) * 272 - 136
+    return torch.cat([data[:count], levels * entrance_scale]), count, total - count
+
+
+def verify(
+    network: IntegerNetwork, exact: fx.GraphModule, htvm: HtvmModel, dory: DoryModel, x: Tensor
+) -> tuple[str, ...]:
+    """Compare the integer network, the hardware-exact network, and both exported files on inputs `x`, layer by layer.
+
+    Returns:
+        Names of the executions that agreed.
+
+    Raises:
+        VerificationError: names the execution, the layer and the first sample that differs; or the tensor that holds
+            a fraction or leaves its declared range.
+    """
+    expected = {name: value.numpy() for name, value in run_recording(network, x).items()}
+    for layer, value in expected.items():
+        if layer != "output":
+            _whole(value, layer, "the integer network", None)
+    with torch.no_grad():
+        _same(expected["output"], exact(x).numpy(), "output", "the hardware-exact network", network)
+    _compare(expected, htvm.proto, htvm.tensors, htvm.ranges, "htvm/model.onnx", x.numpy(), network)
+    plain = without_annotations(dory.proto)
+    integers = expected["input"]
+    _compare(expected, plain, dory.tensors, dory.ranges, "dory/model.onnx", integers, network)
+    return (
+        "hardware-exact torch",
+        "integer torch",
+        "htvm/model.onnx",
+        "dory/model.onnx (attributes stripped)",
+    )
+
+
+def _compare(
+    expected: Mapping[str, np.ndarray],
+    model: onnx.ModelProto,
+    tensors: Mapping[str, str],
+    ranges: Mapping[str, tuple[int, int]],
+    execution: str,
+    x: np.ndarray,
+    network: IntegerNetwork,
+) -> None:
+    """Run a model sample by sample (its batch is 1) and compare every layer's integers."""
+    fed = model.graph.input[0].name
+    result = model.graph.output[0].name
+    pairs = {
+        layer: tensor
+        for layer, tensor in tensors.items()
+        if tensor != fed and not tensor.endswith("/mean")  # a mean before its Floor is no stored tensor
+    }
+    wanted = [*dict.fromkeys([*pairs.values(), result])]
+    session = _session(_exposing(model, wanted))
+    outputs: list[list[np.ndarray]] = [session.run(wanted, {fed: sample[None]}) for sample in x]
+    stacked = {name: np.concatenate([o[i] for o in outputs]) for i, name in enumerate(wanted)}
+    for layer, tensor in pairs.items():
+        _whole(stacked[tensor], layer, execution, ranges.get(tensor))
+        _same(expected[layer], stacked[tensor], layer, execution, network)
+    if result not in pairs.values():
+        _same(expected["output"], stacked[result], "output", execution, network)
+
+
+def _exposing(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    """A copy whose outputs are the named tensors."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    declared = {o.name for o in copy.graph.output}
+    for name in names:
+        if name not in declared:
+            copy.graph.output.append(onnx.ValueInfoProto(name=name))
+    return copy
+
+
+def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    # Optimisations may reassociate; the file is to be run as it is written.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _whole(value: np.ndarray, layer: str, execution: str, bounds: tuple[int, int] | None) -> None:
+    if not np.array_equal(value, np.floor(value)):
+        raise VerificationError(f"{execution}: {layer} holds a fractional value", param=layer)
+    lo, hi = bounds or (-128, 127)
+    if value.min() < lo or value.max() > hi:
+        raise VerificationError(
+            f"{execution}: {layer} holds values in [{value.min():g}, {value.max():g}], outside its range [{lo}, {hi}]",
+            param=layer,
+        )
+
+
+def _same(a: np.ndarray, b: np.ndarray, layer: str, execution: str, network: IntegerNetwork) -> None:
+    if a.shape == b.shape and np.array_equal(a, b):
+        return
+    if a.shape != b.shape:
+        raise VerificationError(f"{execution}: {layer} has shape {b.shape}, not {a.shape}", param=layer)
+    sample = int(np.argwhere((a != b).reshape(len(a), -1).any(1))[0, 0])
+    wide = [entry.name for entry in network.layers if getattr(entry.module, "bound", 0) >= FLOAT32_EXACT_LIMIT]
+    hint = f"; float32 cannot hold the accumulator of {', '.join(wide)} exactly, which may be why" if wide else ""
+    raise VerificationError(
+        f"{execution} differs from the integer network at {layer}, first in sample {sample} "
+        f"({int((a != b).sum())} of {a.size} values){hint}",
+        param=layer,
+    )
