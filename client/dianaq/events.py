@@ -81,9 +81,7 @@ class LogBody(_Body):
     message: str
 
 
-EventBody = Annotated[
-    StateBody | StageBody | ProgressBody | MetricsBody | LogBody, Field(discriminator="type")
-]
+EventBody = Annotated[StateBody | StageBody | ProgressBody | MetricsBody | LogBody, Field(discriminator="type")]
 
 
 class Event(BaseModel):

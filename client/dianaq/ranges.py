@@ -29,9 +29,7 @@ class QRange(BaseModel):
     def _exactly_one_size(self) -> Self:
         given = [k for k in ("bitwidth", "limpbitwidth", "n_levels") if getattr(self, k) is not None]
         if len(given) != 1:
-            raise ValueError(
-                f"a range takes exactly one of bitwidth, limpbitwidth, n_levels; got {given or 'none'}"
-            )
+            raise ValueError(f"a range takes exactly one of bitwidth, limpbitwidth, n_levels; got {given or 'none'}")
         return self
 
     @property

@@ -1,0 +1,115 @@
+"""From command-line options to a job specification: the same options for every command that takes a job.
+
+A job starts from a preset; a YAML file overrides it; options override both.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+
+from dianaq.errors import InvalidSpec
+from dianaq.events import ITERATIONS
+from dianaq.spec import JobSpec, Preset, Recipe, merge, parse_spec
+
+DEFAULT_PRESET: Preset = "ptq"
+"""Without a preset, and without one in the YAML file, nothing is trained."""
+
+_SPEC_KEYS = tuple(JobSpec.model_fields)
+_RECIPE_KEYS = tuple(field.alias or name for name, field in Recipe.model_fields.items())
+
+
+def add_job_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `job_spec` reads."""
+    group = parser.add_argument_group("job options", "precedence: preset, then --recipe, then the other options")
+    group.add_argument(
+        "--preset",
+        choices=get_args(Preset),
+        help=f"ptq: post-training; qat: quantisation-aware training (default: {DEFAULT_PRESET})",
+    )
+    group.add_argument("--recipe", type=Path, metavar="FILE.yaml", help="a whole job specification, or any part of it")
+    group.add_argument(
+        "--epochs",
+        type=_epochs,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ITERATION=N",
+        help=f"training epochs of an iteration ({', '.join(ITERATIONS)})",
+    )
+    group.add_argument("--mean", type=float, nargs="+", metavar="X", help="per channel, of samples scaled to 0..1")
+    group.add_argument("--std", type=float, nargs="+", metavar="X", help="per channel, of samples scaled to 0..1")
+    group.add_argument("--calibration", type=int, metavar="N", help="training samples that the observers see")
+    group.add_argument("--seed", type=int, metavar="N", help="seed of everything random")
+
+
+def job_spec(args: argparse.Namespace, *, model: str, dataset: str) -> JobSpec:
+    """The job that parsed options ask for.
+
+    Args:
+        args: what a parser with `add_job_options` gave.
+        model, dataset: ids of uploads, or paths for the standalone command. They win over those of the file.
+
+    Raises:
+        InvalidSpec: the YAML file cannot be read or holds an unknown key, or a value is out of bounds.
+    """
+    data = read_recipe(args.recipe) if args.recipe is not None else {}
+    data = merge(data, _from_options(args))
+    recipe = data.get("recipe")
+    if recipe is None or (isinstance(recipe, Mapping) and "preset" not in recipe):
+        data = merge(data, {"recipe": {"preset": DEFAULT_PRESET, **(recipe or {})}})
+    return parse_spec({**data, "model": model, "dataset": dataset})
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """A YAML file as (part of) a job specification. A bare recipe becomes its `recipe`.
+
+    Raises:
+        InvalidSpec: the file cannot be read, is not a mapping, or has a key that neither form knows.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSpec(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except yaml.YAMLError as error:
+        raise InvalidSpec(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise InvalidSpec(f"{path} must hold a mapping, it holds a {type(data).__name__}")
+    known = _SPEC_KEYS if any(key in _SPEC_KEYS for key in data) else _RECIPE_KEYS
+    for key in data:
+        if key not in known:
+            raise InvalidSpec(
+                f"{path} holds the unknown key {key!r}; a job specification takes {', '.join(_SPEC_KEYS)}, "
+                f"a recipe {', '.join(_RECIPE_KEYS)}",
+                param=str(key),
+            )
+    return data if known is _SPEC_KEYS else {"recipe": data}
+
+
+def _from_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that were given, as part of a job specification."""
+    recipe: dict[str, Any] = {iteration: {"epochs": epochs} for iteration, epochs in args.epochs}
+    if args.preset is not None:
+        recipe["preset"] = args.preset
+    if args.calibration is not None:
+        recipe["calibration"] = {"samples": args.calibration}
+    if args.seed is not None:
+        recipe["seed"] = args.seed
+    preprocessing = {name: getattr(args, name) for name in ("mean", "std") if getattr(args, name) is not None}
+    parts = {"recipe": recipe, "preprocessing": preprocessing}
+    return {name: part for name, part in parts.items() if part}
+
+
+def _epochs(text: str) -> tuple[str, int]:
+    iteration, _, epochs = text.partition("=")
+    if iteration not in ITERATIONS or not epochs.isdecimal():
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not ITERATION=N with one of {', '.join(ITERATIONS)} and a whole number"
+        )
+    return iteration, int(epochs)

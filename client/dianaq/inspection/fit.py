@@ -1,0 +1,117 @@
+"""Whether a model, a dataset and a job specification fit each other. Plain Python, needs nothing installed."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from typing import Literal
+
+from dianaq.errors import InvalidDataset, InvalidModel, InvalidSpec
+from dianaq.events import ITERATIONS
+from dianaq.resources import DatasetInfo, ModelInfo
+from dianaq.spec import JobSpec
+
+InputLayout = Literal["as_is", "nhwc_to_nchw", "add_channel", "flatten"]
+"""What turns a stored sample into the shape that the network takes."""
+
+Shape = tuple[int, ...]
+
+
+def input_layout(sample: Shape, target: Shape, layout: Literal["auto", "nchw", "nhwc"]) -> InputLayout:
+    """What turns samples of one shape into inputs of another.
+
+    Args:
+        sample: shape of a stored sample, without the sample dimension: (28, 28) or (32, 32, 3).
+        target: shape of the network's input, without the batch: (1, 28, 28) or (3, 32, 32) or (784,).
+        layout: order of the dimensions of a stored image; `auto` takes the one that fits, channels first if
+            both do.
+
+    Raises:
+        InvalidDataset: no supported transformation leads from one to the other.
+    """
+    if sample == target and (layout != "nhwc" or len(sample) != 3):
+        return "as_is"
+    if layout != "nchw" and len(sample) == 3 and (sample[2], sample[0], sample[1]) == target:
+        return "nhwc_to_nchw"
+    if len(sample) == 2 and (1, *sample) == target:
+        return "add_channel"
+    if len(target) == 1 and math.prod(sample) == target[0]:
+        return "flatten"
+    hint = "" if layout == "auto" else f" with preprocessing.layout {layout!r}"
+    raise InvalidDataset(
+        f"samples of shape {sample} do not fit the model's input of shape {target}{hint}", param="x_train"
+    )
+
+
+def check_fit(spec: JobSpec, model: ModelInfo, dataset: DatasetInfo) -> None:
+    """Refuse a job whose parts contradict each other.
+
+    Raises:
+        InvalidDataset: samples that do not fit the model's input, or labels beyond its classes.
+        InvalidModel: its output does not fit the task.
+        InvalidSpec: mean, std, augmentation, epochs or layer names that do not fit the model or the data.
+    """
+    if len(model.output.shape) != 1:
+        raise InvalidModel(
+            f"classification needs an output of shape (batch, classes); {model.output.name!r} has the shape "
+            f"(batch, {', '.join(map(str, model.output.shape))})",
+            param=model.output.name,
+        )
+    sample = dataset.splits["train"].sample_shape
+    layout = input_layout(sample, model.input.shape, spec.preprocessing.layout)
+    _check_normalisation(spec, model.input.shape, layout)
+    _check_labels(dataset, classes=model.output.shape[0])
+    _check_training(spec, model.input.shape, dataset)
+    _check_layer_names(spec, model)
+
+
+def _check_normalisation(spec: JobSpec, target: Shape, layout: InputLayout) -> None:
+    channels = 1 if layout == "flatten" else target[0]
+    for name in ("mean", "std"):
+        given = len(getattr(spec.preprocessing, name))
+        if given not in (1, channels):
+            accepted = "one value" if channels == 1 else f"one value or {channels}, one per channel"
+            raise InvalidSpec(
+                f"preprocessing.{name} has {given} values; an input of shape {target} takes {accepted}",
+                param=f"preprocessing.{name}",
+            )
+
+
+def _check_labels(dataset: DatasetInfo, classes: int) -> None:
+    for name, split in dataset.splits.items():
+        if split.label_max is not None and split.label_max >= classes:
+            raise InvalidDataset(
+                f"y_{name} holds the label {split.label_max}; the model has {classes} classes, 0 to {classes - 1}",
+                param=f"y_{name}",
+            )
+
+
+def _check_training(spec: JobSpec, target: Shape, dataset: DatasetInfo) -> None:
+    for iteration in ITERATIONS:
+        training = spec.recipe.training(iteration)
+        if not training.epochs:
+            continue
+        for name in ("train", "val"):
+            if name in dataset.splits and dataset.splits[name].label_max is None:
+                raise InvalidSpec(
+                    f"recipe.{iteration}.epochs is {training.epochs}, but the dataset has no labels y_{name}; "
+                    "add them, or train for 0 epochs",
+                    param=f"recipe.{iteration}.epochs",
+                )
+        if training.augmentation == "flip_crop" and len(target) != 3:
+            raise InvalidSpec(
+                f"recipe.{iteration}.augmentation is 'flip_crop', which takes images; the model's input has the "
+                f"shape {target}",
+                param=f"recipe.{iteration}.augmentation",
+            )
+
+
+def _check_layer_names(spec: JobSpec, model: ModelInfo) -> None:
+    for name in spec.mapping.layers:
+        if name not in model.layers:
+            close = difflib.get_close_matches(name, model.layers) or model.layers[:3]
+            raise InvalidSpec(
+                f"mapping.layers names {name!r}, which is no layer of the model; did you mean "
+                f"{', '.join(map(repr, close))}? It has {len(model.layers)} layers",
+                param=f"mapping.layers.{name}",
+            )

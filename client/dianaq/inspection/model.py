@@ -1,0 +1,102 @@
+"""Inspection of an ONNX file: everything that can be known to be wrong with it before a job runs."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from dianaq.errors import InvalidModel
+from dianaq.inspection.constants import check_constants, constants_of
+from dianaq.inspection.network import Network, nodes_of
+from dianaq.inspection.node_rules import check_node
+from dianaq.inspection.operators import LINEAR_OPERATORS, OLDEST_OPSET
+from dianaq.inspection.shapes import MAX_TENSOR_VALUES, infer_shapes
+from dianaq.inspection.structure import check_wiring, graph_ends
+from dianaq.resources import ModelInfo, TensorInfo
+
+MAX_BYTES = 80 * 2**20
+"""What 16 Mi float32 parameters take, and a quarter more for the graph around them."""
+
+
+def inspect_model(path: str | os.PathLike[str]) -> ModelInfo:
+    """What an ONNX file holds, once everything about it that can be checked without running it was checked.
+
+    Args:
+        path: the file. No other file is opened, whatever the model refers to.
+
+    Raises:
+        InvalidModel: names the tensor, node or property at fault and what would be accepted.
+        UnsupportedOperator: names the node, its operator and what is supported.
+    """
+    model = parse_model(path)
+    network = _network(model)
+    shapes = infer_shapes(model, network)
+    for node in network.nodes:
+        check_node(node, network, shapes)
+    graph = model.graph
+    return ModelInfo(
+        opset=network.opset,
+        input=TensorInfo(name=network.input.name, shape=shapes[network.input.name][1:]),
+        output=TensorInfo(name=network.output.name, shape=shapes[network.output.name][1:]),
+        operators=dict(sorted(Counter(node.operator for node in network.nodes).items())),
+        layers=tuple(node.name for node in network.nodes if node.operator in LINEAR_OPERATORS),
+        parameters=sum(math.prod(tensor.dims) for tensor in graph.initializer),
+    )
+
+
+def parse_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
+    """The model in a file, parsed and nothing more.
+
+    Raises:
+        InvalidModel: the file is missing, empty, too large, truncated or not ONNX.
+    """
+    try:
+        size = Path(path).stat().st_size
+        if size > MAX_BYTES:
+            raise InvalidModel(f"the model file has {size:,} bytes; at most {MAX_BYTES:,} are accepted")
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InvalidModel(f"the model file cannot be read: {error.strerror}") from None
+    if not data:
+        raise InvalidModel("the model file is empty")
+    if data.startswith(b"PK"):
+        raise InvalidModel("the file is a zip archive, not ONNX; export the network with torch.onnx.export")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError:
+        raise InvalidModel("the file is not ONNX, or it is truncated: it cannot be parsed") from None
+    if not model.HasField("graph") or not model.opset_import:
+        raise InvalidModel("the file is not ONNX, or it is truncated: it holds no graph or no opset")
+    return model
+
+
+def _network(model: onnx.ModelProto) -> Network:
+    opset = _opset(model)
+    nodes = nodes_of(model.graph)
+    constants = constants_of(model.graph, nodes)
+    source, sink = graph_ends(model.graph)
+    check_wiring(nodes, constants, source.name, sink.name)
+    check_constants(nodes, constants)
+    if math.prod(d.dim_value for d in source.type.tensor_type.shape.dim[1:]) > MAX_TENSOR_VALUES:
+        raise InvalidModel(f"input {source.name!r} has more than {MAX_TENSOR_VALUES:,} values", param=source.name)
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise InvalidModel(f"the model breaks the ONNX standard: {' '.join(str(error).split())[:400]}") from None
+    return Network(opset, nodes, constants, source, sink)
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    newest = int(onnx.defs.onnx_opset_version())
+    if not versions:
+        raise InvalidModel("the model imports no version of the default ONNX domain")
+    if not OLDEST_OPSET <= versions[0] <= newest:
+        raise InvalidModel(f"the model uses opset {versions[0]}; supported are {OLDEST_OPSET} to {newest}")
+    return int(versions[0])

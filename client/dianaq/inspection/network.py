@@ -1,0 +1,105 @@
+"""A parsed ONNX graph with what the checks look up again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import onnx
+from onnx import numpy_helper
+
+from dianaq.errors import InvalidModel, UnsupportedOperator
+from dianaq.inspection.naming import node_names
+from dianaq.inspection.operators import SUPPORTED_OPERATORS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node: its unique name, its operator, the names of its tensors, its attributes as Python values."""
+
+    name: str
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+
+    def input(self, index: int) -> str:
+        """Name of an input; empty when it is left out."""
+        return self.inputs[index] if index < len(self.inputs) else ""
+
+    def refused(self, what: str) -> UnsupportedOperator:
+        """The error for a node that is used in a way the chip has no counterpart for."""
+        supported = SUPPORTED_OPERATORS[self.operator]
+        return UnsupportedOperator(
+            f"node {self.name!r}: {self.operator} {what}; supported: {supported}", param=self.name
+        )
+
+
+@dataclass(frozen=True)
+class Network:
+    """A graph whose operators are all known. `constants` are initialisers and outputs of Constant nodes."""
+
+    opset: int
+    nodes: tuple[Node, ...]
+    constants: Mapping[str, onnx.TensorProto]
+    input: onnx.ValueInfoProto
+    output: onnx.ValueInfoProto
+
+    def constant(self, tensor: str) -> NDArray[Any] | None:
+        """Values of a constant tensor, looked up through Identity nodes; None for an activation."""
+        while tensor in self._copies:
+            tensor = self._copies[tensor]
+        return values(self.constants[tensor]) if tensor in self.constants else None
+
+    @cached_property
+    def _copies(self) -> dict[str, str]:
+        return {node.outputs[0]: node.inputs[0] for node in self.nodes if node.operator == "Identity"}
+
+
+def values(tensor: onnx.TensorProto) -> NDArray[Any]:
+    """The array that a tensor holds.
+
+    Raises:
+        InvalidModel: its data does not fill its shape.
+    """
+    try:
+        array: NDArray[np.generic] = numpy_helper.to_array(tensor)
+    except (ValueError, TypeError) as error:
+        raise InvalidModel(
+            f"tensor {tensor.name!r} is damaged: its data does not fill its shape {list(tensor.dims)} ({error})",
+            param=tensor.name,
+        ) from None
+    return array
+
+
+def nodes_of(graph: onnx.GraphProto) -> tuple[Node, ...]:
+    """The nodes of a graph, in its order.
+
+    Raises:
+        UnsupportedOperator: names the first node whose operator or domain is not supported.
+    """
+    found = []
+    for name, node in zip(node_names(graph), graph.node, strict=True):
+        if node.domain not in ("", "ai.onnx"):
+            raise UnsupportedOperator(
+                f"node {name!r}: operator {node.op_type} comes from the domain {node.domain!r}; "
+                "only operators of the default ONNX domain are supported",
+                param=name,
+            )
+        if node.op_type not in SUPPORTED_OPERATORS:
+            raise UnsupportedOperator(
+                f"node {name!r}: operator {node.op_type} is not supported; "
+                f"supported are {', '.join(SUPPORTED_OPERATORS)}",
+                param=name,
+            )
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        found.append(Node(name, node.op_type, tuple(node.input), tuple(node.output), attributes))
+    return tuple(found)

@@ -1,0 +1,73 @@
+"""Shapes of all tensors of an ONNX graph, and a bound on how large they may be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import onnx
+
+from dianaq.errors import InvalidModel
+from dianaq.inspection.network import Network, Shape
+
+MAX_TENSOR_VALUES = 2**22
+"""Per sample. Five times the largest activation of MobileNetV1 at 224 x 224 (112 * 112 * 64 values), which is
+itself more than the chip's memory holds; a batch of 128 such tensors takes 2 GiB."""
+
+DYNAMIC_BATCH = 2
+"""Stands for a dynamic batch while shapes are inferred. Not 1: operators that mix the samples of a batch would
+then look like ones that do not."""
+
+
+def infer_shapes(model: onnx.ModelProto, network: Network) -> dict[str, Shape]:
+    """The shape of every tensor that has one, the batch included. The declared output shape is not trusted.
+
+    Raises:
+        InvalidModel: the shapes contradict each other, or a tensor is too large; names the node or tensor.
+    """
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    del probe.graph.value_info[:]
+    probe.graph.output[0].type.tensor_type.ClearField("shape")
+    for value in probe.graph.input:
+        if value.name == network.input.name:
+            batch = value.type.tensor_type.shape.dim[0]
+            batch.dim_value = batch.dim_value or DYNAMIC_BATCH
+    try:
+        inferred = onnx.shape_inference.infer_shapes(probe, strict_mode=True)
+    except (onnx.shape_inference.InferenceError, ValueError) as error:
+        raise InvalidModel(f"the shapes in the graph do not fit together: {_first_cause(error)}") from None
+    shapes: dict[str, Shape] = {name: tuple(t.dims) for name, t in network.constants.items()}
+    for value in (*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input):
+        tensor = value.type.tensor_type
+        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
+            shapes[value.name] = tuple(d.dim_value for d in tensor.shape.dim)
+    _refuse_large(network, shapes)
+    return shapes
+
+
+def _first_cause(error: Exception) -> str:
+    """The part of onnx's message that names the node and what is wrong with it."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    text = lines[-1] if len(lines) == 1 else " ".join(lines[:2])
+    for noise in ("[ShapeInferenceError]", "[TypeInferenceError]", "Inference error(s):"):
+        text = text.replace(noise, "")
+    return " ".join(text.split()).strip(" :")[:400]
+
+
+def _refuse_large(network: Network, shapes: Mapping[str, Shape]) -> None:
+    for node in network.nodes:
+        for name in filter(None, node.outputs):
+            if name in network.constants:
+                continue
+            if name not in shapes:
+                raise InvalidModel(
+                    f"node {node.name!r} ({node.operator}): the shape of its output cannot be determined",
+                    param=node.name,
+                )
+            if 0 in shapes[name] or math.prod(shapes[name][1:]) > MAX_TENSOR_VALUES:
+                raise InvalidModel(
+                    f"node {node.name!r} ({node.operator}) produces the shape {shapes[name][1:]} per sample; "
+                    f"accepted are 1 to {MAX_TENSOR_VALUES:,} values",
+                    param=node.name,
+                )
