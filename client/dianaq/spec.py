@@ -62,6 +62,9 @@ class Training(_Spec):
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     """Epochs (or part of one) over which the learning rate rises linearly from zero."""
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 128
+    distillation: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the loss that pulls the outputs towards the float network's (Kullback-Leibler divergence, Hinton et
+    al., 2015); the rest is the cross-entropy of the labels. At 1 no labels are needed."""
     augmentation: Literal["none", "flip_crop"] = "none"
     """`flip_crop`: random horizontal flip and a random crop after padding by an eighth; images only."""
 
@@ -133,8 +136,14 @@ class Recipe(_Spec):
 
     @property
     def trains(self) -> bool:
-        """Whether any iteration has epochs, and labels are needed."""
+        """Whether any iteration has epochs."""
         return any(self.training(i).epochs for i in ITERATIONS)
+
+    @model_validator(mode="after")
+    def _float_has_no_teacher(self) -> Self:
+        if self.float_.distillation:
+            raise ValueError("float.distillation must be 0: the float network is what the others are distilled from")
+        return self
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from dianaq.errors import JobCancelled
-from dianaq.events import EventBody, Iteration, LogBody, MetricsBody, Stage, StageBody
+from dianaq.events import ITERATIONS, EventBody, Iteration, LogBody, MetricsBody, Stage, StageBody
 from dianaq.inspection import check_fit, inspect_dataset, inspect_model
 from dianaq.spec import JobSpec
 from torch import fx
@@ -51,6 +51,7 @@ class State:
     network: fx.GraphModule
     input_shape: tuple[int, ...] = ()
     data: Data | None = None
+    teacher: fx.GraphModule | None = None
     integer: IntegerNetwork | None = None
     scales: dict[str, float | Requantisation] | None = None
     files: tuple[HtvmModel, DoryModel] | None = None
@@ -85,6 +86,8 @@ def canonicalise_(state: State) -> None:
 def float_(state: State) -> None:
     """The float network, trained if the recipe says so."""
     _train(state, "float")
+    if any(state.spec.recipe.training(i).distillation for i in ITERATIONS):
+        state.teacher = copy.deepcopy(state.network).requires_grad_(False)
 
 
 def fake_quantised(state: State) -> None:
@@ -127,7 +130,7 @@ def integerise_(state: State) -> None:
     """Integers only. The exact network is kept for the verification."""
     exact = copy.deepcopy(state.network)
     state.scales = {
-        node.name: module.requantise
+        str(node.target): module.requantise
         for node, module in calls(state.network, ExactConv2d, ExactLinear, ExactAdd)
         if isinstance(module, ExactConv2d | ExactLinear | ExactAdd)
     }
@@ -241,6 +244,7 @@ def _train(state: State, iteration: Iteration) -> None:
         state.network,
         state.spec.recipe.training(iteration),
         state.loaded,
+        teacher=state.teacher,
         iteration=iteration,
         seed=state.spec.recipe.seed,
         emit=emit,

@@ -91,11 +91,11 @@ def _check_training(spec: JobSpec, target: Shape, dataset: DatasetInfo) -> None:
         training = spec.recipe.training(iteration)
         if not training.epochs:
             continue
-        for name in ("train", "val"):
+        for name in ("train", "val") if training.distillation < 1 else ():
             if name in dataset.splits and dataset.splits[name].label_max is None:
                 raise InvalidSpec(
                     f"recipe.{iteration}.epochs is {training.epochs}, but the dataset has no labels y_{name}; "
-                    "add them, or train for 0 epochs",
+                    "add them, set its distillation to 1, or train for 0 epochs",
                     param=f"recipe.{iteration}.epochs",
                 )
         if training.augmentation == "flip_crop" and len(target) != 3:

@@ -63,9 +63,9 @@ def read_layers(network: fx.GraphModule) -> IntegerNetwork:
         if node in names or node is exit_node or module is None:
             continue
         assert isinstance(module, Operation)
-        names[node] = node.name
+        names[node] = str(node.target)
         sources = tuple(names[a] for a in node.args if isinstance(a, fx.Node))
-        layers.append(Layer(node.name, module, sources, node.meta["shape"], layer_of(node)))
+        layers.append(Layer(names[node], module, sources, node.meta["shape"], layer_of(node)))
     return IntegerNetwork(network, entrance, entrance_node.meta["shape"], tuple(layers), exit_)
 
 
@@ -75,7 +75,7 @@ class _Recorder(Interpreter):
         self.values: dict[str, Tensor] = {}
 
     def see(self, node: fx.Node, value: Tensor) -> None:
-        self.values[node.name] = value
+        self.values[str(node.target)] = value
 
 
 def run_recording(network: IntegerNetwork, x: Tensor) -> dict[str, Tensor]:
@@ -86,4 +86,4 @@ def run_recording(network: IntegerNetwork, x: Tensor) -> dict[str, Tensor]:
         recorder.run(x)
     values = {layer.name: recorder.values[layer.name] for layer in network.layers}
     entrance, exit_ = next(iter(input_node(network.graph).users)), output_node(network.graph)
-    return values | {"input": recorder.values[entrance.name], "output": recorder.values[exit_.name]}
+    return values | {"input": recorder.values[str(entrance.target)], "output": recorder.values[str(exit_.target)]}

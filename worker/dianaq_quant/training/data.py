@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def pick(self, index: Tensor) -> Split:
+        """The samples of the given indices, copied."""
+        return Split(self.x[index], None if self.y is None else self.y[index])
 
     def take(self, count: int) -> Split:
         """The first samples."""
@@ -82,13 +86,11 @@ def load_data(path: Path, spec: JobSpec, input_shape: tuple[int, ...]) -> Data:
     generator = torch.Generator().manual_seed(spec.recipe.seed)
     train, val = splits["train"], splits.get("val")
     order = torch.randperm(len(train), generator=generator)
-    if val is None and train.y is not None and len(train) > 1:
+    if val is None and len(train) > 1 and (train.y is not None or spec.recipe.trains):
         held_out = min(max(1, round(len(train) * spec.recipe.validation_fraction)), len(train) - 1)
-        val = Split(train.x[order[:held_out]], train.y[order[:held_out]])
-        train = replace(train, x=train.x[order[held_out:]], y=train.y[order[held_out:]])
+        train, val = train.pick(order[held_out:]), train.pick(order[:held_out])
         order = torch.randperm(len(train), generator=generator)
-    chosen = order[: spec.recipe.calibration.samples]
-    calibration = Split(train.x[chosen], None if train.y is None else train.y[chosen])
+    calibration = train.pick(order[: spec.recipe.calibration.samples])
     is_image = arrays["x_train"].dtype == np.uint8
     normalise = _normalisation(spec.preprocessing, input_shape, is_image)
     return Data(train, val, splits.get("test"), calibration, normalise, _pixel_step(spec.preprocessing, is_image))

@@ -11,11 +11,10 @@ from dianaq.errors import JobCancelled, QuantisationError
 from dianaq.events import EventBody, Iteration, MetricsBody, ProgressBody
 from dianaq.spec import Training
 from torch import Tensor, fx, nn
-from torch.nn import functional as F
 
 from dianaq_quant.training.augment import flip_crop
-from dianaq_quant.training.data import Data, Split
-from dianaq_quant.training.evaluate import evaluate
+from dianaq_quant.training.data import Data
+from dianaq_quant.training.objective import Objective
 
 Emit = Callable[[EventBody], None]
 PROGRESS_EVENTS_PER_EPOCH = 20
@@ -27,14 +26,16 @@ def train(
     settings: Training,
     data: Data,
     *,
+    teacher: fx.GraphModule | None = None,
     iteration: Iteration,
     seed: int,
     emit: Emit,
     should_stop: Callable[[], bool],
 ) -> None:
-    """Train in place and leave the weights of the best validation accuracy, the state before training included.
+    """Train in place and leave the weights with the best validation figure, the state before training included.
 
-    The same seed, device and thread count give the same weights.
+    That figure is the accuracy; where the loss is distilled from a teacher, it is that loss on the validation split,
+    because what is wanted then is the teacher's output. The same seed, device and thread count give the same weights.
 
     Raises:
         JobCancelled: `should_stop` turned true.
@@ -42,19 +43,19 @@ def train(
     """
     if not settings.epochs:
         return
-    assert data.train.y is not None, "checked before the job started"
-    assert data.val is not None
+    assert data.val is not None, "checked before the job started"
+    objective = Objective(settings.distillation, teacher)
     generator = torch.Generator().manual_seed(seed)
     optimiser = _optimiser(network, settings)
     steps = max(1, len(data.train) // settings.batch_size)  # the last, smaller batch is left out
     rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps, settings))
-    best = evaluate(network, data.val, data.normalise)
+    best = objective.figure(network, data)
     best_state = copy.deepcopy(network.state_dict())
     for epoch in range(1, settings.epochs + 1):
         network.train()
         total = 0.0
         for step, (x, y) in enumerate(_shuffled(data, settings, generator), 1):
-            loss = F.cross_entropy(network(x), y)
+            loss = objective(network(x), x, y)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -71,24 +72,17 @@ def train(
                 f"a learning rate below {settings.learning_rate} may help",
                 param=f"recipe.{iteration}.learning_rate",
             )
-        measured = evaluate(network, data.val, data.normalise)
-        emit(
-            MetricsBody(
-                stage=iteration,
-                epoch=epoch,
-                values={"loss": total / steps, "loss_val": measured.loss, "accuracy_val": measured.top1},
-            )
-        )
-        if (measured.top1, -measured.loss) >= (best.top1, -best.loss):
+        measured = objective.figure(network, data)
+        emit(MetricsBody(stage=iteration, epoch=epoch, values={"loss": total / steps, **measured.values}))
+        if measured.key >= best.key:
             best, best_state = measured, copy.deepcopy(network.state_dict())
     network.load_state_dict(best_state)
     network.eval()
 
 
-def _shuffled(data: Data, settings: Training, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def _shuffled(data: Data, settings: Training, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor | None]]:
     """One epoch of whole batches: indexed, normalised and augmented as tensors."""
-    split: Split = data.train
-    assert split.y is not None
+    split = data.train
     order = torch.randperm(len(split), generator=generator)
     size = min(settings.batch_size, len(split))
     for start in range(0, len(split) - size + 1, size):
@@ -96,7 +90,7 @@ def _shuffled(data: Data, settings: Training, generator: torch.Generator) -> Ite
         x = data.normalise(split.x[chosen])
         if settings.augmentation == "flip_crop":
             x = flip_crop(x, generator)
-        yield x, split.y[chosen]
+        yield x, None if split.y is None else split.y[chosen]
 
 
 def _rate(step: int, steps_per_epoch: int, settings: Training) -> float:

@@ -1,0 +1,118 @@
+"""`make bench-accuracy`: what the presets reach on real data.
+
+Reads `../shared/data` (or `$DIANAQ_SHARED_DATA`): CIFAR-10 and two trained networks; the demo's digits come with
+scikit-learn. Every accuracy is that of the exported integer network, by the same pipeline as a job's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from results import ROOT, record, table
+
+from dianaq.events import EventBody, MetricsBody
+from dianaq.spec import JobSpec, Preprocessing
+from dianaq_quant.pipeline import run
+
+sys.path.insert(0, str(ROOT / "examples"))
+DATA = Path(os.environ.get("DIANAQ_SHARED_DATA", ROOT.parent / "shared" / "data"))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, its data, and the largest accepted loss of accuracy in points, by preset."""
+
+    name: str
+    model: Path
+    dataset: Path
+    preprocessing: Preprocessing
+    recipes: dict[str, dict[str, object]]
+    limits: dict[str, float]
+
+
+def cifar10(folder: Path) -> Path:
+    """CIFAR-10 as a job takes it: the training set, and the first 2,000 test images."""
+    train, test = np.load(DATA / "cifar10_train.npz"), np.load(DATA / "cifar10_test_2k.npz")
+    path = folder / "cifar10.npz"
+    np.savez(path, x_train=train["x"], y_train=train["y"], x_test=test["x"], y_test=test["y"])
+    return path
+
+
+def cases(folder: Path) -> list[Case]:
+    """What is measured."""
+    import demo
+
+    cifar, normalised = cifar10(folder), Preprocessing(mean=(0.5,), std=(0.5,))
+    presets: dict[str, dict[str, object]] = {name: {"preset": name} for name in ("ptq", "qat")}
+    found = [
+        Case(name, DATA / "models" / f"diana_{name}.onnx", cifar, normalised, presets, {"ptq": 0.6, "qat": qat})
+        for name, qat in (("resnet8", 0.2), ("resnet20", 0.3))
+    ]
+    model, dataset = folder / "digits.onnx", folder / "digits.npz"
+    demo.write_model(model)
+    demo.write_dataset(dataset)
+    # The float epochs of the demo's own job come first; then the chip's network, as trained and not.
+    trained = demo.job_spec("digits", "digits")
+    whole = trained.recipe.model_dump(mode="json", by_alias=True)
+    untrained = {i: {**whole[i], "epochs": 0} for i in ("fake_quantised", "hardware_mapped", "hardware_exact")}
+    recipes = {"ptq": {**whole, **untrained}, "qat": whole}
+    found.append(Case("digits", model, dataset, trained.preprocessing, recipes, {"ptq": 1.5, "qat": 0.5}))
+    return found
+
+
+def measure(case: Case, preset: str, folder: Path) -> list[str]:
+    """Run one job; a row of the table."""
+    spec = JobSpec(model=case.name, dataset="-", preprocessing=case.preprocessing, recipe=case.recipes[preset])
+    out = folder / f"{case.name}-{preset}"
+    start = time.monotonic()
+    run(spec, model_path=case.model, dataset_path=case.dataset, out_dir=out, emit=_tell)
+    seconds = time.monotonic() - start
+    report = json.loads((out / "report.json").read_text())
+    top1 = {entry["stage"]: 100 * entry["top1"] for entry in report["accuracy"]}
+    samples = report["accuracy"][-1]["samples"]
+    drop = top1["float"] - top1["integerise"]
+    verdict = "met" if drop <= case.limits[preset] + 1e-9 else "MISSED"
+    figures = [f"{top1[stage]:.2f}" for stage in ("float", "fake_quantised", "hardware_mapped", "integerise")]
+    return [case.name, preset, *figures, f"{drop:+.2f}", f"{case.limits[preset]} {verdict}", f"{samples}", f"{seconds:.0f} s"]
+
+
+def _tell(body: EventBody) -> None:
+    if isinstance(body, MetricsBody):
+        print(f"  {body.stage:16} {body.epoch or '':3} {body.values}", flush=True)
+
+
+def main() -> int:
+    """Measure, print and record; 1 if a limit was missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", metavar="NETWORK", help="measure these, and record nothing")
+    parser.add_argument("--presets", nargs="+", default=["ptq", "qat"])
+    args = parser.parse_args()
+    if not DATA.is_dir():
+        print(f"no real data at {DATA}; set DIANAQ_SHARED_DATA", file=sys.stderr)
+        return 1
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for case in cases(folder):
+            for preset in args.presets:
+                if not args.only or case.name in args.only:
+                    print(f"{case.name} {preset}", flush=True)
+                    rows.append(measure(case, preset, folder))
+    header = ["network", "preset", "float", "fake-quantised", "mapped", "integer", "drop", "limit", "samples", "job"]
+    text = table(header, rows)
+    print(text)
+    if not args.only:
+        record("Accuracy", "Top-1 in %, of one job each, seed 0; `drop` is float minus integer, in points.\n\n" + text)
+    return int(any("MISSED" in row[7] for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
