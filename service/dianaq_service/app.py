@@ -16,7 +16,7 @@ from dianaq_service.events.endpoints import router as events
 from dianaq_service.jobs.endpoints import router as jobs
 from dianaq_service.keys.service import configure
 from dianaq_service.models.endpoints import router as models
-from dianaq_service.queue import JobQueue, make_celery
+from dianaq_service.queue import JobQueue
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
 from dianaq_service.uploads.inspect import Inspector
@@ -73,6 +73,6 @@ def start(settings: Settings) -> Services:
         settings=settings,
         database=database,
         storage=storage,
-        queue=JobQueue(make_celery(settings.broker_url), database),
+        queue=JobQueue(settings.broker_url, database),
         inspector=Inspector(settings),
     )

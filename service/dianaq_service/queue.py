@@ -20,14 +20,14 @@ from dianaq_service.database.tables import now
 TASK = "dianaq.run_job"
 QUEUE = "dianaq"
 
-CONNECT_SECONDS = 1.0
+SEND_SECONDS = 2.0
 """A submission waits this long for a broker that does not answer, and then leaves the job to the sweeper."""
 
 _log = logging.getLogger(__name__)
 
 
 def make_celery(broker_url: str) -> Celery:
-    """The Celery application, set up alike for those who send and those who receive."""
+    """The Celery application of a worker, which waits for its broker as long as it takes."""
     app = Celery("dianaq", broker=broker_url, set_as_current=False)
     app.conf.update(
         accept_content=["json"],
@@ -41,7 +41,7 @@ def make_celery(broker_url: str) -> Celery:
         worker_disable_prefetch=True,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_transport_options={"socket_connect_timeout": CONNECT_SECONDS, "socket_keepalive": True},
+        broker_transport_options={"socket_keepalive": True},
         worker_send_task_events=False,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
@@ -56,8 +56,14 @@ def make_celery(broker_url: str) -> Celery:
 class JobQueue:
     """Sends job ids, and notes in the rows that it did."""
 
-    def __init__(self, app: Celery, database: Database) -> None:
-        self._app = app
+    def __init__(self, broker_url: str, database: Database) -> None:
+        self._app = make_celery(broker_url)
+        # A sender does not wait.
+        self._app.conf.broker_transport_options = {
+            "max_retries": 0,
+            "socket_connect_timeout": SEND_SECONDS,
+            "socket_timeout": SEND_SECONDS,
+        }
         self._database = database
 
     def send(self, job_id: str) -> bool:
@@ -78,7 +84,6 @@ class JobQueue:
             OperationalError: the broker cannot be reached.
         """
         with self._app.connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1, timeout=CONNECT_SECONDS)
             channel: Any = connection.default_channel
             return int(channel.queue_declare(QUEUE, durable=True).message_count)
 

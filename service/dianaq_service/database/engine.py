@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -73,9 +75,23 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     # Readers do not block the writer; a commit survives a crash of the process, and of the machine with the
     # exception of the last moments (https://www.sqlite.org/pragma.html#pragma_synchronous).
-    cursor.execute("PRAGMA journal_mode=WAL")
+    _insist(lambda: cursor.execute("PRAGMA journal_mode=WAL"))
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.close()
+
+
+def _insist(statement: Callable[[], object]) -> None:
+    """Switching to WAL fails at once, timeout or not, while another process does the same."""
+    deadline = time.monotonic() + SQLITE_BUSY_SECONDS
+    while True:
+        try:
+            statement()
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:

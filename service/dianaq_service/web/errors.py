@@ -61,6 +61,9 @@ async def _handle(request: Request, error: Exception) -> Response:
 def _http(error: HTTPException) -> Problem:
     if error.status_code == HTTPStatus.NOT_FOUND:
         return NotFound("there is nothing at this address").problem()
+    if error.status_code == HTTPStatus.BAD_REQUEST:
+        # The body is not even text.
+        return InvalidRequest(str(error.detail), param="body").problem()
     phrase = HTTPStatus(error.status_code).phrase
     return Problem(
         type=phrase.lower().replace(" ", "-"),

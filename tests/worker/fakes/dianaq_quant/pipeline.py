@@ -1,0 +1,51 @@
+"""A pipeline whose behaviour is chosen by the recipe's seed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from dianaq.errors import JobCancelled, QuantisationError
+from dianaq.events import EventBody, MetricsBody, ProgressBody, StageBody
+from dianaq.spec import JobSpec
+
+SUCCEED, REFUSE, BREAK, WAIT, IGNORE_CANCEL, HANG_ONCE, HANG = range(7)
+
+
+def run(
+    spec: JobSpec,
+    *,
+    model_path: Path,
+    dataset_path: Path,
+    out_dir: Path,
+    emit: Callable[[EventBody], None],
+    should_stop: Callable[[], bool],
+) -> None:
+    behaviour, attempt = spec.recipe.seed, int(sys.argv[2])
+    emit(StageBody(stage="import", status="started"))
+    if behaviour == REFUSE:
+        raise QuantisationError("layer conv1 cannot be mapped", param="conv1")
+    if behaviour == BREAK:
+        raise ZeroDivisionError("nothing to divide")
+    if behaviour == WAIT:
+        while not should_stop():
+            time.sleep(0.02)
+        raise JobCancelled("stopped between two steps")
+    if behaviour == IGNORE_CANCEL:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if behaviour in (IGNORE_CANCEL, HANG) or (behaviour == HANG_ONCE and attempt == 1):
+        emit(StageBody(stage="float", status="started"))
+        time.sleep(120)
+    for step in range(1, 6):
+        emit(ProgressBody(stage="float", label="epoch 1/1", step=step, total=5))
+    emit(MetricsBody(stage="float", epoch=1, values={"val_accuracy": 0.5}))
+    emit(MetricsBody(stage="float", epoch=1, values={"test_accuracy": 0.75}))
+    emit(StageBody(stage="import", status="finished", seconds=0.1))
+    (out_dir / "htvm").mkdir(parents=True)
+    (out_dir / "htvm" / "model.onnx").write_bytes(model_path.read_bytes())
+    (out_dir / "report.json").write_text(json.dumps({"data": dataset_path.stat().st_size}))
+    (out_dir / "bundle.zip").write_bytes(b"PK")

@@ -1,0 +1,99 @@
+"""A model, a dataset and jobs of them, put where uploads and the API would have put them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import psutil
+from dianaq.events import Event
+from dianaq.resources import DatasetInfo, ModelInfo, SplitInfo, TensorInfo
+from dianaq.spec import JobSpec
+from dianaq_service.database import Database, DatasetRow, JobRow, ModelRow
+from dianaq_service.events import repository
+from dianaq_service.ids import new_id
+from dianaq_service.jobs.states import move
+from dianaq_service.storage import Storage
+
+FAKES = Path(__file__).parent / "fakes"
+OWNER = "default"
+CONTENT = b"uploaded"
+SHA256 = "ab" * 32
+
+MODEL_INFO = ModelInfo(
+    opset=17,
+    input=TensorInfo(name="x", shape=(3, 8, 8)),
+    output=TensorInfo(name="y", shape=(10,)),
+    operators={"Conv": 1},
+    layers=("conv1",),
+    parameters=10,
+)
+SPLIT = SplitInfo(samples=100, sample_shape=(8, 8, 3), dtype="uint8", label_min=0, label_max=9)
+
+
+def add_uploads(database: Database, storage: Storage) -> dict[str, str]:
+    """A model and a dataset; gives the part of a job spec that names them."""
+    blob = storage.blob(OWNER, SHA256)
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    blob.write_bytes(CONTENT)
+    shared: dict[str, Any] = {"owner": OWNER, "name": "n", "sha256": SHA256, "size": len(CONTENT)}
+    model = ModelRow(id=new_id("mdl"), info=MODEL_INFO.model_dump(mode="json"), **shared)
+    info = DatasetInfo(splits={"train": SPLIT})
+    dataset = DatasetRow(id=new_id("dat"), info=info.model_dump(mode="json"), **shared)
+    with database.write() as session:
+        session.add_all([model, dataset])
+    return {"model": model.id, "dataset": dataset.id}
+
+
+def add_job(database: Database, storage: Storage, behaviour: int = 0) -> str:
+    """A queued job for the fake pipeline."""
+    uploads = add_uploads(database, storage)
+    spec = JobSpec.model_validate({**uploads, "recipe": {"seed": behaviour}})
+    row = JobRow(
+        id=new_id("job"),
+        owner=OWNER,
+        model_id=uploads["model"],
+        dataset_id=uploads["dataset"],
+        spec=spec.model_dump(mode="json", by_alias=True),
+        state="queued",
+    )
+    with database.write() as session:
+        session.add(row)
+        session.flush()
+        move(session, row.id, "queued")
+    return row.id
+
+
+def row_of(database: Database, job_id: str) -> JobRow:
+    with database.read() as session:
+        return session.get_one(JobRow, job_id)
+
+
+def history(database: Database, job_id: str) -> list[Event]:
+    with database.read() as session:
+        return repository.page(session, job_id, 0, 1000)
+
+
+def states(events: Iterable[Event]) -> list[str]:
+    return [event.body.state for event in events if event.body.type == "state"]
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 20) -> Any:
+    """The first true answer."""
+    deadline = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+    return answer
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """A process and everything below it."""
+    parent = psutil.Process(pid)
+    return [parent, *parent.children(recursive=True)]
+
+
+def all_gone(processes: Iterable[psutil.Process]) -> bool:
+    return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)

@@ -1,0 +1,211 @@
+"""A supervisor in this process, its children in their own, and the fake pipeline inside those."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import psutil
+import pytest
+from dianaq_service.artifacts import repository as artifacts
+from dianaq_service.database import Database
+from dianaq_service.jobs.states import is_in, move
+from dianaq_service.queue import JobQueue
+from dianaq_service.settings import Settings
+from dianaq_service.storage import Storage
+from dianaq_worker import leases
+from dianaq_worker.supervisor import Supervisor
+
+from .fakes.dianaq_quant import pipeline as fake
+from .support import add_job, all_gone, history, row_of, states, wait_for
+
+pytestmark = pytest.mark.usefixtures("fake_pipeline")
+
+
+@pytest.fixture
+def queue(settings: Settings, database: Database) -> Iterator[JobQueue]:
+    queue = JobQueue(settings.broker_url, database)
+    yield queue
+    queue.close()
+
+
+@pytest.fixture
+def supervisor(settings: Settings, database: Database, queue: JobQueue) -> Supervisor:
+    return Supervisor(settings, database, queue)
+
+
+@contextmanager
+def running(supervisor: Supervisor, job: str) -> Iterator[threading.Thread]:
+    thread = threading.Thread(target=supervisor.run, args=(job,))
+    thread.start()
+    try:
+        yield thread
+        thread.join(15)
+        assert not thread.is_alive()
+    finally:
+        supervisor.stop()
+        thread.join()
+
+
+def child_of_this_process(job: str) -> psutil.Process | None:
+    for process in psutil.Process().children():
+        try:
+            if job in process.cmdline() and "dianaq_worker.child" in process.cmdline():
+                return process
+        except psutil.NoSuchProcess:
+            continue
+    return None
+
+
+def in_stage(database: Database, job: str, stage: str) -> Callable[[], bool]:
+    return lambda: row_of(database, job).stage == stage
+
+
+def test_success(database: Database, storage: Storage, supervisor: Supervisor) -> None:
+    job = add_job(database, storage, fake.SUCCEED)
+    supervisor.run(job)
+    row = row_of(database, job)
+    assert (row.state, row.attempt, row.error) == ("succeeded", 1, None), storage.log(job, 1).read_text()
+    assert row.metrics == {"float": {"val_accuracy": 0.5, "test_accuracy": 0.75}}
+    assert states(history(database, job)) == ["queued", "running", "succeeded"]
+    with database.read() as session:
+        listed = [a.path for a in artifacts.listing(session, job)]
+    assert listed == ["bundle.zip", "htvm/model.onnx", "report.json"]
+    assert all((storage.artifacts(job, 1) / path).is_file() for path in listed)
+    assert not storage.work(job, 1).exists()
+
+
+def test_a_second_message_for_the_same_job_is_dropped(
+    database: Database, storage: Storage, supervisor: Supervisor
+) -> None:
+    job = add_job(database, storage, fake.SUCCEED)
+    supervisor.run(job)
+    before = history(database, job)
+    supervisor.run(job)
+    assert history(database, job) == before
+
+
+def test_a_refusal_of_the_pipeline_is_the_jobs_error(
+    database: Database, storage: Storage, supervisor: Supervisor
+) -> None:
+    job = add_job(database, storage, fake.REFUSE)
+    supervisor.run(job)
+    row = row_of(database, job)
+    assert row.state == "failed"
+    assert row.error is not None
+    assert (row.error["type"], row.error["param"]) == ("quantisation-failed", "conv1")
+    assert history(database, job)[-1].body.error.param == "conv1"
+    assert not storage.artifacts(job, 1).parent.exists()
+
+
+def test_an_exception_nobody_foresaw_is_named_and_logged(
+    database: Database, storage: Storage, supervisor: Supervisor
+) -> None:
+    job = add_job(database, storage, fake.BREAK)
+    supervisor.run(job)
+    row = row_of(database, job)
+    assert row.error is not None
+    assert (row.state, row.error["type"], row.losses) == ("failed", "internal-error", 0)
+    assert "ZeroDivisionError" in row.error["detail"]
+    assert "Traceback" in storage.log(job, 1).read_text()
+    assert any("nothing to divide" in e.body.message for e in history(database, job) if e.body.type == "log")
+
+
+def test_cancelled_between_two_steps(database: Database, storage: Storage, supervisor: Supervisor) -> None:
+    job = add_job(database, storage, fake.WAIT)
+    with running(supervisor, job):
+        wait_for(in_stage(database, job, "import"))
+        with database.write() as session:
+            assert move(session, job, "cancelling", is_in("running"))
+    assert states(history(database, job)) == ["queued", "running", "cancelling", "cancelled"]
+    assert not storage.work(job, 1).exists()
+
+
+def test_a_child_that_does_not_listen_is_killed_after_its_job_is_cancelled(
+    database: Database, storage: Storage, supervisor: Supervisor
+) -> None:
+    job = add_job(database, storage, fake.IGNORE_CANCEL)
+    with running(supervisor, job):
+        wait_for(in_stage(database, job, "float"))
+        child = child_of_this_process(job)
+        assert child is not None
+        with database.write() as session:
+            assert move(session, job, "cancelling", is_in("running"))
+        wait_for(lambda: row_of(database, job).state == "cancelled")
+    assert all_gone([child])
+    assert row_of(database, job).losses == 0
+
+
+def test_killed_children_are_replaced_until_the_cap(
+    database: Database, storage: Storage, supervisor: Supervisor
+) -> None:
+    job = add_job(database, storage, fake.HANG)
+    for attempt in (1, 2, 3):
+        with running(supervisor, job):
+            wait_for(in_stage(database, job, "float"))
+            child = child_of_this_process(job)
+            assert child is not None
+            os.kill(child.pid, signal.SIGKILL)
+        supervisor._stopping.clear()
+        row = row_of(database, job)
+        assert (row.state, row.losses) == ("failed" if attempt == 3 else "queued", attempt)
+    assert row.error is not None
+    assert row.error["type"] == "worker-lost"
+
+
+def test_stopping_hands_the_job_back(database: Database, storage: Storage, supervisor: Supervisor) -> None:
+    job = add_job(database, storage, fake.IGNORE_CANCEL)
+    with running(supervisor, job):
+        wait_for(in_stage(database, job, "float"))
+        child = child_of_this_process(job)
+        supervisor.stop()
+    row = row_of(database, job)
+    assert (row.state, row.losses, row.attempt) == ("queued", 0, 1)
+    assert child is not None
+    assert all_gone([child])
+    supervisor.run(job)
+    assert row_of(database, job).attempt == 1, "a stopping supervisor takes nothing"
+
+
+def test_an_overtaken_child_is_ended(database: Database, storage: Storage, supervisor: Supervisor) -> None:
+    job = add_job(database, storage, fake.HANG)
+    with running(supervisor, job):
+        wait_for(in_stage(database, job, "float"))
+        child = child_of_this_process(job)
+        leases.renew(database, job, 1, -1)
+        assert leases.claim(database, job, "other", 30, 3) == 2
+    assert child is not None
+    assert all_gone([child])
+    row = row_of(database, job)
+    assert (row.state, row.attempt, row.losses) == ("running", 2, 1)
+
+
+def test_the_lease_is_kept_while_the_child_works(
+    settings: Settings, database: Database, storage: Storage, queue: JobQueue
+) -> None:
+    job = add_job(database, storage, fake.HANG)
+    supervisor = Supervisor(replace(settings, lease_seconds=1.0), database, queue)
+    with running(supervisor, job):
+        wait_for(in_stage(database, job, "float"))
+        first = row_of(database, job).lease_expires
+        assert first is not None
+        wait_for(lambda: (row_of(database, job).lease_expires or first) > first)
+        supervisor.stop()
+
+
+def test_a_child_that_cannot_even_start(
+    settings: Settings, database: Database, storage: Storage, queue: JobQueue
+) -> None:
+    job = add_job(database, storage)
+    supervisor = Supervisor(settings, database, queue, child=(sys.executable, "-c", "raise SystemExit(7)"))
+    for _ in range(settings.max_losses):
+        supervisor.run(job)
+    row = row_of(database, job)
+    assert row.error is not None
+    assert (row.state, row.error["type"]) == ("failed", "worker-lost")
+    assert "code 7" in row.error["detail"]

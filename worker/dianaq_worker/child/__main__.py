@@ -1,0 +1,111 @@
+"""Runs the pipeline for one attempt of one job and reports how it ended.
+
+Exit codes tell the supervisor nothing: it looks at the job's row. They are for the reader of a log.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+
+from dianaq.errors import DianaqError, JobCancelled, Problem
+from dianaq.events import LogBody
+from dianaq.spec import JobSpec
+from dianaq_service.artifacts.repository import scan
+from dianaq_service.database import Database, DatasetRow, JobRow, ModelRow
+from dianaq_service.settings import Settings
+from dianaq_service.storage import Storage
+from sqlalchemy import select
+
+from dianaq_worker.child.recorder import Overtaken, Recorder
+from dianaq_worker.leases import held
+
+LOG_LINES = 20
+"""How much of a traceback goes into the job's events; all of it is in the attempt's log."""
+
+_log = logging.getLogger(__name__)
+
+
+def main(job_id: str, attempt: int) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = Settings.from_env()
+    database = Database(settings.database)
+    storage = Storage(settings.data_dir)
+    recorder = Recorder(database, job_id, attempt)
+    try:
+        run(database, storage, recorder, job_id, attempt)
+    except JobCancelled:
+        recorder.cancel()
+    except Overtaken:
+        _log.warning("attempt %d of job %s was overtaken, and ends", attempt, job_id)
+        return 3
+    except DianaqError as error:
+        _log.error("job %s failed: %s", job_id, error.detail)
+        recorder.fail(error.problem())
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        return _report(recorder, error)
+    finally:
+        database.close()
+    return 0
+
+
+def run(database: Database, storage: Storage, recorder: Recorder, job_id: str, attempt: int) -> None:
+    """The pipeline, and the publication of what it made.
+
+    Raises:
+        JobCancelled: the job was cancelled.
+        Overtaken: another attempt has the job.
+        DianaqError: the pipeline says what is wrong with the model, the data or the recipe.
+    """
+    with database.read() as session:
+        job = session.scalar(select(JobRow).where(JobRow.id == job_id, held(attempt)))
+        if job is None:
+            raise Overtaken
+        model = session.get_one(ModelRow, job.model_id)
+        dataset = session.get_one(DatasetRow, job.dataset_id)
+    if recorder.should_stop():
+        raise JobCancelled(f"job {job_id} was cancelled")
+    # Imported here, and not above: what fails in it (a broken installation) is then reported like the rest.
+    from dianaq_quant import pipeline
+
+    work = storage.work(job_id, attempt)
+    work.mkdir(parents=True)
+    bundle = work / "bundle"
+    pipeline.run(
+        JobSpec.model_validate(job.spec),
+        model_path=storage.blob(job.owner, model.sha256),
+        dataset_path=storage.blob(job.owner, dataset.sha256),
+        out_dir=bundle,
+        emit=recorder.emit,
+        should_stop=recorder.should_stop,
+    )
+    files = scan(bundle)
+    target = storage.artifacts(job_id, attempt)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    bundle.rename(target)
+    if not recorder.succeed(files):
+        storage.discard_attempt(job_id, attempt)
+
+
+def _report(recorder: Recorder, error: Exception) -> int:
+    """Report an exception that the pipeline did not mean to raise."""
+    lines = traceback.format_exc().splitlines()[-LOG_LINES:]
+    try:
+        recorder.emit(LogBody(level="warning", message="\n".join(lines)))
+    except Overtaken:
+        return 3
+    recorder.fail(
+        Problem(
+            type=DianaqError.slug,
+            title=DianaqError.title,
+            detail=f"the pipeline raised {type(error).__name__}: {error}",
+        )
+    )
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))

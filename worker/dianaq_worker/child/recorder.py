@@ -1,0 +1,102 @@
+"""What an attempt writes to the database: events, and the end of the job. Every write is fenced."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any
+
+from dianaq.errors import Problem
+from dianaq.events import EventBody, MetricsBody, ProgressBody, StageBody
+from dianaq.resources import Artifact
+from dianaq_service.artifacts import repository as artifacts
+from dianaq_service.database import Database, JobRow
+from dianaq_service.events.repository import append
+from dianaq_service.jobs.states import is_in, move
+from sqlalchemy import select
+
+from dianaq_worker.leases import end_cancelled, held
+
+PROGRESS_SECONDS = 0.5
+"""Between two progress events of one label; the last step always gets one. Bounds a long job's history."""
+LOOK_SECONDS = 1.0
+"""Between two looks at whether the job was cancelled."""
+
+
+class Overtaken(Exception):
+    """The job no longer belongs to this attempt: whatever it does is of no use to anybody."""
+
+
+class Recorder:
+    """The pipeline's `emit` and `should_stop`, and the three ways in which a job can end."""
+
+    def __init__(self, database: Database, job_id: str, attempt: int) -> None:
+        self._database = database
+        self._job_id = job_id
+        self._attempt = attempt
+        self._metrics: dict[str, dict[str, float]] = {}
+        self._progress: tuple[str, str] | None = None
+        self._progress_time = 0.0
+        self._cancelled = False
+        self._looked = 0.0
+
+    def emit(self, body: EventBody) -> None:
+        """Append an event.
+
+        Raises:
+            Overtaken: the attempt may not write any more.
+        """
+        values: dict[str, Any] = {}
+        if isinstance(body, ProgressBody) and not self._is_due(body):
+            return
+        if isinstance(body, StageBody) and body.status == "started":
+            values["stage"] = body.stage
+        if isinstance(body, MetricsBody):
+            self._metrics.setdefault(body.stage, {}).update(body.values)
+            values["metrics"] = self._metrics
+        with self._database.write() as session:
+            if append(session, self._job_id, body, held(self._attempt), **values) is None:
+                raise Overtaken
+
+    def should_stop(self) -> bool:
+        """Whether the job was cancelled, as of at most `LOOK_SECONDS` ago.
+
+        Raises:
+            Overtaken: another attempt has the job.
+        """
+        if not self._cancelled and monotonic() - self._looked > LOOK_SECONDS:
+            with self._database.read() as session:
+                query = select(JobRow.state).where(JobRow.id == self._job_id, held(self._attempt))
+                state = session.scalar(query)
+            if state is None:
+                raise Overtaken
+            self._cancelled = state == "cancelling"
+            self._looked = monotonic()
+        return self._cancelled
+
+    def succeed(self, files: list[Artifact]) -> bool:
+        """Publish the artifacts and end the job; False when it was cancelled or overtaken in the meantime."""
+        with self._database.write() as session:
+            if move(session, self._job_id, "succeeded", held(self._attempt), is_in("running")) is None:
+                end_cancelled(session, self._job_id, self._attempt)
+                return False
+            artifacts.add(session, self._job_id, files)
+            return True
+
+    def fail(self, problem: Problem) -> None:
+        """End the job with an error; one that was being cancelled ends as cancelled."""
+        with self._database.write() as session:
+            if not end_cancelled(session, self._job_id, self._attempt):
+                move(session, self._job_id, "failed", held(self._attempt), error=problem)
+
+    def cancel(self) -> None:
+        """End the job as cancelled."""
+        with self._database.write() as session:
+            end_cancelled(session, self._job_id, self._attempt)
+
+    def _is_due(self, body: ProgressBody) -> bool:
+        label = (body.stage, body.label)
+        moment = monotonic()
+        if label == self._progress and body.step < body.total and moment - self._progress_time < PROGRESS_SECONDS:
+            return False
+        self._progress, self._progress_time = label, moment
+        return True

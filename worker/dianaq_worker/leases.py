@@ -1,0 +1,135 @@
+"""Who holds a job.
+
+A worker holds a job while its lease runs; it renews the lease as long as it lives. `attempt` grows with every
+claim and is the fence: all that an attempt writes is conditional on the row still carrying its number, so one
+that was paused and overtaken can change nothing. A deliberate return costs the job nothing; an attempt that
+just ends (killed, out of memory, machine gone) counts as a loss, and `max_losses` of them fail the job.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import cast
+
+from dianaq.errors import WorkerLost
+from dianaq.events import LogBody, State
+from dianaq_service.database import Database, JobRow
+from dianaq_service.database.tables import now
+from dianaq_service.events.repository import append
+from dianaq_service.jobs.states import is_in, move
+from sqlalchemy import ColumnElement, and_, case, func, literal, or_, select, update
+from sqlalchemy.orm import Session
+
+
+def held(attempt: int) -> ColumnElement[bool]:
+    """The fence: the condition that the job still belongs to this attempt."""
+    return and_(JobRow.attempt == attempt, is_in("running", "cancelling"))
+
+
+def _expired() -> ColumnElement[bool]:
+    return and_(is_in("running"), JobRow.lease_expires < now())
+
+
+def claim(database: Database, job_id: str, owner: str, seconds: float, max_losses: int) -> int | None:
+    """Take a job that is queued, or whose holder is gone.
+
+    Returns:
+        The number of the new attempt; None when the job is not to be had, and the message is to be dropped.
+    """
+    moment = now()
+    free = or_(is_in("queued"), and_(_expired(), JobRow.losses + 1 < max_losses))
+    with database.write() as session:
+        return move(
+            session,
+            job_id,
+            "running",
+            free,
+            attempt=JobRow.attempt + 1,
+            losses=JobRow.losses + case((JobRow.state == "running", 1), else_=0),
+            lease_owner=owner,
+            lease_expires=moment + timedelta(seconds=seconds),
+            started=func.coalesce(JobRow.started, literal(moment, JobRow.started.type)),
+            stage=None,
+            metrics={},
+        )
+
+
+def renew(database: Database, job_id: str, attempt: int, seconds: float) -> State | None:
+    """Extend the lease.
+
+    Returns:
+        The job's state (`running` or `cancelling`); None when the attempt no longer holds the job.
+    """
+    with database.write() as session:
+        state = session.scalar(
+            update(JobRow)
+            .where(JobRow.id == job_id, held(attempt))
+            .values(lease_expires=now() + timedelta(seconds=seconds))
+            .returning(JobRow.state)
+            .execution_options(synchronize_session=False)
+        )
+    return cast("State | None", state)
+
+
+def hand_back(database: Database, job_id: str, attempt: int) -> None:
+    """Return the job because its worker stops. It is free at once, and no loss is counted."""
+    with database.write() as session:
+        if move(session, job_id, "queued", held(attempt), is_in("running")) is None:
+            end_cancelled(session, job_id, attempt)
+
+
+def end_cancelled(session: Session, job_id: str, attempt: int) -> bool:
+    """Make a job that is being cancelled `cancelled`, if the attempt still holds it."""
+    return move(session, job_id, "cancelled", held(attempt), is_in("cancelling")) is not None
+
+
+def lose(database: Database, job_id: str, attempt: int, reason: str, max_losses: int) -> bool:
+    """Note that the attempt ended without a report, for example because it was killed.
+
+    Returns:
+        Whether the job is queued again and wants to be sent.
+    """
+    with database.write() as session:
+        if end_cancelled(session, job_id, attempt):
+            return False
+        losses = session.scalar(select(JobRow.losses).where(JobRow.id == job_id, held(attempt)))
+        if losses is None:
+            return False
+        again = losses + 1 < max_losses
+        ending = "the job is started again" if again else "it is not started again"
+        message = f"attempt {attempt} {reason} (loss {losses + 1} of {max_losses}); {ending}"
+        append(session, job_id, LogBody(level="warning", message=message), losses=losses + 1)
+        if again:
+            move(session, job_id, "queued", held(attempt))
+        else:
+            move(session, job_id, "failed", held(attempt), error=_worker_lost(losses + 1, reason).problem())
+        return again
+
+
+def bury(database: Database, max_losses: int) -> None:
+    """End the jobs whose holder is gone and that nobody may take over: cancelled ones, and hopeless ones."""
+    with database.write() as session:
+        late = JobRow.lease_expires < now()
+        for job_id, attempt in session.execute(
+            select(JobRow.id, JobRow.attempt).where(is_in("cancelling"), late)
+        ).all():
+            end_cancelled(session, job_id, attempt)
+        hopeless = select(JobRow.id).where(_expired(), JobRow.losses + 1 >= max_losses)
+        for job_id in session.scalars(hopeless).all():
+            problem = _worker_lost(max_losses, "lost its worker").problem()
+            move(session, job_id, "failed", _expired(), error=problem, losses=max_losses)
+
+
+def to_send(database: Database, resend_seconds: float) -> tuple[list[str], list[str]]:
+    """Ids of the jobs that wait for a worker, oldest first: those never sent, and those sent a while ago."""
+    waiting = or_(is_in("queued"), _expired())
+    with database.read() as session:
+        query = select(JobRow.id).where(waiting).order_by(JobRow.id)
+        unsent = session.scalars(query.where(JobRow.sent.is_(None))).all()
+        before = now() - timedelta(seconds=resend_seconds)
+        sent_long_ago = session.scalars(query.where(JobRow.sent < before)).all()
+    return list(unsent), list(sent_long_ago)
+
+
+def _worker_lost(losses: int, reason: str) -> WorkerLost:
+    return WorkerLost(f"{losses} attempts of the job ended without a report; the last one {reason}")

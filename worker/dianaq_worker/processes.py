@@ -1,0 +1,60 @@
+"""Child processes that are never left behind: each leads a group of its own and ends with its parent.
+
+On Linux the kernel sees to the second part. Its signal comes when the *thread* that spawned the child ends,
+so a child must be spawned by a thread that outlives it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+_TETHER = str(Path(__file__).with_name("tether.py"))
+
+
+def spawn(
+    command: Sequence[str], *, env: Mapping[str, str], log: IO[bytes], pass_fds: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """Start a command in a session of its own; what it prints goes to `log`."""
+    return subprocess.Popen(
+        # -I -S: the tether needs nothing installed, and starts in a hundredth of a second.
+        [sys.executable, "-I", "-S", _TETHER, str(os.getpid()), *command],
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        pass_fds=tuple(pass_fds),
+        start_new_session=True,
+    )
+
+
+def stop(process: subprocess.Popen[bytes], grace: float) -> None:
+    """End a process and its group: TERM, `grace` seconds, KILL. Returns when the process is gone."""
+    if process.poll() is None:
+        _signal_group(process, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(grace)
+    # Also after a clean exit: what it started must not survive it.
+    _signal_group(process, signal.SIGKILL)
+    process.wait()
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    # The group is gone when its last process is; its number is not given out again before that.
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+def describe_exit(code: int) -> str:
+    """How a process ended, in words."""
+    if code >= 0:
+        return f"exited with code {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
+    hint = " (perhaps the machine ran out of memory)" if -code == signal.SIGKILL else ""
+    return f"was killed by {name}{hint}"

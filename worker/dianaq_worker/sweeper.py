@@ -1,0 +1,59 @@
+"""Finding the jobs that no message leads to any more.
+
+Every worker sweeps; that several do is harmless, because a doubled message is. Jobs that were never sent go
+out at once. Those sent a while ago are sent again only when the broker holds no message at all: otherwise
+theirs may simply be waiting, and a long queue would fill the broker with copies.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from dianaq_service.database import Database
+from dianaq_service.queue import JobQueue
+from dianaq_service.settings import Settings
+from kombu.exceptions import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
+
+from dianaq_worker import leases
+
+_log = logging.getLogger(__name__)
+
+
+class Sweeper(threading.Thread):
+    """Sweeps until it is stopped."""
+
+    def __init__(self, settings: Settings, database: Database, queue: JobQueue, swept: Callable[[], None]) -> None:
+        super().__init__(name="sweeper", daemon=True)
+        self._settings = settings
+        self._database = database
+        self._queue = queue
+        self._swept = swept
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def run(self) -> None:
+        # A worker that starts may stand before a new, empty broker: what was sent to the old one is gone.
+        resend_seconds = 0.0
+        while not self._stopping.is_set():
+            try:
+                self.sweep(resend_seconds)
+                resend_seconds = self._settings.resend_seconds
+                self._swept()
+            except (SQLAlchemyError, OperationalError, OSError) as error:
+                _log.warning("sweeping failed, and is tried again: %s", error)
+            self._stopping.wait(self._settings.sweep_seconds)
+
+    def sweep(self, resend_seconds: float) -> None:
+        """One round."""
+        leases.bury(self._database, self._settings.max_losses)
+        unsent, sent_long_ago = leases.to_send(self._database, resend_seconds)
+        if sent_long_ago and self._queue.waiting() == 0:
+            unsent += sent_long_ago
+        for job_id in unsent:
+            if not self._queue.send(job_id):
+                return
