@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +29,10 @@ class Storage:
         for name in ("blobs", "incoming", "work", "artifacts", "logs"):
             (self.root / name).mkdir(exist_ok=True)
         for path in self.incoming.iterdir():
-            if path.stat().st_mtime < time.time() - STALE_SECONDS:
-                path.unlink(missing_ok=True)
+            # Uploads of other processes come and go meanwhile.
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < time.time() - STALE_SECONDS:
+                    path.unlink()
 
     @property
     def incoming(self) -> Path:

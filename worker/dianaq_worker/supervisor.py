@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from time import monotonic
 
 from dianaq_service.database import Database, JobRow
@@ -44,6 +45,8 @@ class Supervisor:
         self._queue = queue
         self._storage = Storage(settings.data_dir)
         self._child = tuple(child or (sys.executable, "-m", "dianaq_worker.child"))
+        # Keys are none of the child's business: it reads what users upload.
+        self._environment = os.environ | replace(settings, api_key="").to_env()
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._stopping = threading.Event()
 
@@ -76,7 +79,7 @@ class Supervisor:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
             command = [*self._child, job_id, str(attempt)]
-            return processes.spawn(command, env=os.environ | self._settings.to_env(), log=file)
+            return processes.spawn(command, env=self._environment, log=file)
 
     def _watch(self, child: subprocess.Popen[bytes], job_id: str, attempt: int) -> None:
         """Returns when the child has exited, or must be stopped."""

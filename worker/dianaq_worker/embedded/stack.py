@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from types import TracebackType
@@ -118,14 +119,14 @@ class LocalStack:
             settings = Settings(
                 data_dir=self.data_dir,
                 broker_url=redis.url(broker),
-                api_key=self.key,
                 **self._extra,  # type: ignore[arg-type]
             )
             python = (sys.executable, "-m")
             self._stack.callback(broker.unlink, missing_ok=True)
             self._spawn("redis", redis.command(broker), settings)
             fd = listener.fileno()
-            self._spawn("api", [*python, "dianaq_service", "--fd", str(fd)], settings, pass_fds=(fd,))
+            api = replace(settings, api_key=self.key)
+            self._spawn("api", [*python, "dianaq_service", "--fd", str(fd)], api, pass_fds=(fd,))
             self._wait("redis", lambda: redis.answers(broker))
         # The API has created the tables once it is healthy; the worker starts meanwhile.
         self._spawn("worker", [*python, "dianaq_worker"], settings)

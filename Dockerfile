@@ -1,0 +1,30 @@
+# Two images from one source: `api` (no torch) and `worker`.
+
+FROM python:3.11-slim AS base
+ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# Neither the API nor the worker needs to be root. A new volume at /data takes over this folder's owner.
+RUN useradd --create-home --uid 1000 dianaq && install -d -o dianaq -g dianaq -m 700 /data
+ENV DIANAQ_DATA_DIR=/data
+WORKDIR /app
+COPY pyproject.toml README.md ./
+COPY client client
+COPY service service
+COPY worker worker
+
+FROM base AS api
+RUN pip install ".[service]"
+USER dianaq
+VOLUME /data
+# Not loopback, so the API refuses to start without DIANAQ_API_KEY.
+ENV DIANAQ_HOST=0.0.0.0 DIANAQ_PORT=8000
+EXPOSE 8000
+CMD ["python", "-m", "dianaq_service"]
+
+FROM base AS worker
+# The CPU build of torch. For GPUs, build with the index of the CUDA release that the driver supports, for
+# example --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN pip install --extra-index-url "${TORCH_INDEX}" ".[worker]"
+USER dianaq
+VOLUME /data
+CMD ["python", "-m", "dianaq_worker"]

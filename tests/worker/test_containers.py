@@ -1,0 +1,61 @@
+"""The container files name things that exist. (Nothing is built here.)"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dianaq_service.settings import PREFIX, Settings
+from dianaq_worker import alive
+
+ROOT = Path(__file__).parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+VARIABLES = {PREFIX + field.name.upper() for field in fields(Settings)}
+
+
+def test_services_build_targets_that_exist() -> None:
+    assert set(COMPOSE["services"]) == {"redis", "api", "worker"}
+    targets = set(re.findall(r"^FROM \S+ AS (\w+)$", DOCKERFILE, re.MULTILINE))
+    assert {COMPOSE["services"][name]["build"]["target"] for name in ("api", "worker")} <= targets
+
+
+def test_commands_name_modules_that_exist() -> None:
+    text = DOCKERFILE + " ".join(str(s["healthcheck"]["test"]) for s in COMPOSE["services"].values())
+    modules = re.findall(r"""["']-m["'], ["']([\w.]+)["']""", text)
+    assert sorted(modules) == ["dianaq_service", "dianaq_worker", "dianaq_worker.alive"]
+    assert all(importlib.util.find_spec(module) for module in modules)
+
+
+def test_every_variable_is_one_that_the_settings_know() -> None:
+    used = set(re.findall(r"\b(DIANAQ_[A-Z_]+)=", DOCKERFILE))
+    for name in ("api", "worker"):
+        used |= set(COMPOSE["services"][name]["environment"])
+    assert used <= VARIABLES
+    assert {"DIANAQ_BROKER_URL", "DIANAQ_DATA_DIR", "DIANAQ_API_KEY"} <= used
+
+
+def test_what_must_be_set_is_guarded_and_what_must_be_shared_is_shared() -> None:
+    services = COMPOSE["services"]
+    assert services["api"]["environment"]["DIANAQ_API_KEY"].startswith("${DIANAQ_API_KEY:?")
+    assert services["api"]["volumes"] == services["worker"]["volumes"] == ["data:/data"]
+    assert all("healthcheck" in service for service in services.values())
+    assert "ports" not in services["redis"]
+    assert all(port.startswith("127.0.0.1:") for port in services["api"]["ports"])
+
+
+@pytest.mark.parametrize("name", ["client", "service", "worker", "pyproject.toml", "README.md"])
+def test_what_is_copied_exists_and_is_not_ignored(name: str) -> None:
+    assert (ROOT / name).exists()
+    assert f"!{name}" in (ROOT / ".dockerignore").read_text().splitlines()
+
+
+def test_the_worker_is_alive_after_a_sweep_and_not_before(settings: Settings) -> None:
+    assert not alive.is_alive(settings)
+    alive.mark(settings)
+    assert alive.is_alive(settings)
