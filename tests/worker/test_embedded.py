@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from dianaq_worker.embedded import StackError, redis
-from dianaq_worker.embedded.paths import SOCKET_PATH_LIMIT, default_data_dir, socket_folder
+from dianaq_worker.embedded.paths import SOCKET_PATH_LIMIT, default_data_dir, socket_path
 
 
 def test_without_a_redis_server_on_path_the_wheels_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,12 +29,13 @@ def test_without_any_redis_server_the_error_says_what_to_install(monkeypatch: py
 
 
 def test_sockets_move_where_their_path_fits(tmp_path: Path) -> None:
-    with socket_folder(tmp_path) as folder:
-        assert folder == tmp_path
+    with socket_path(Path("/run")) as path:
+        assert path.parent == Path("/run")
     deep = tmp_path / ("d" * SOCKET_PATH_LIMIT)
-    with socket_folder(deep) as folder:
-        assert folder.stat().st_mode & 0o777 == 0o700
-    assert not folder.exists()
+    with socket_path(deep) as path:
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        assert len(str(path)) <= SOCKET_PATH_LIMIT
+    assert not path.parent.exists()
 
 
 def test_where_data_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,10 +21,15 @@ def default_data_dir() -> Path:
 
 
 @contextmanager
-def socket_folder(run_dir: Path) -> Iterator[Path]:
-    """A private folder for sockets: `run_dir`, or a temporary one where that path is too long."""
-    if len(os.fsencode(run_dir / "redis.sock")) < SOCKET_PATH_LIMIT:
-        yield run_dir
+def socket_path(run_dir: Path) -> Iterator[Path]:
+    """Where Redis may listen: in `run_dir`, or in a private temporary folder where that path is too long.
+
+    The name is new each time: a server that is still ending removes its own socket, and not its successor's.
+    """
+    name = f"redis-{secrets.token_hex(4)}.sock"
+    if len(os.fsencode(run_dir / name)) <= SOCKET_PATH_LIMIT:
+        yield run_dir / name
+        (run_dir / name).unlink(missing_ok=True)
         return
     with tempfile.TemporaryDirectory(prefix="dianaq-") as folder:
-        yield Path(folder)
+        yield Path(folder) / name

@@ -25,7 +25,7 @@ from dianaq_service.storage import Storage
 from dianaq_worker import processes
 from dianaq_worker.embedded import redis
 from dianaq_worker.embedded.lock import StackError, exclusive
-from dianaq_worker.embedded.paths import default_data_dir, socket_folder
+from dianaq_worker.embedded.paths import default_data_dir, socket_path
 
 __all__ = ["LocalStack", "StackError"]
 
@@ -110,19 +110,17 @@ class LocalStack:
         run_dir = self.data_dir / "run"
         run_dir.mkdir(mode=0o700, exist_ok=True)
         self._stack.enter_context(exclusive(run_dir / "lock"))
-        sockets = self._stack.enter_context(socket_folder(run_dir))
+        broker = self._stack.enter_context(socket_path(run_dir))
         listener = _listen(self._port)
         with listener:
             self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             self.key = _key(self.data_dir / "key")
-            broker = sockets / f"redis-{secrets.token_hex(4)}.sock"
             settings = Settings(
                 data_dir=self.data_dir,
                 broker_url=redis.url(broker),
                 **self._extra,  # type: ignore[arg-type]
             )
             python = (sys.executable, "-m")
-            self._stack.callback(broker.unlink, missing_ok=True)
             self._spawn("redis", redis.command(broker), settings)
             fd = listener.fileno()
             api = replace(settings, api_key=self.key)
