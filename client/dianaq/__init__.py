@@ -1,3 +1,91 @@
-"""The dianaq SDK, its command line, and the schemas that client, service and worker share."""
+"""The dianaq SDK, its command line, and the schemas that client, service and worker share.
+
+Example:
+    >>> from dianaq import Client, JobSpec, Recipe
+    >>> client = Client()
+    >>> job = client.submit_job(
+    ...     JobSpec(
+    ...         model=client.upload_model("resnet8.onnx"),
+    ...         dataset=client.upload_dataset("cifar10.npz"),
+    ...         recipe=Recipe(preset="ptq"),
+    ...     )
+    ... )
+    >>> job.wait()
+    >>> job.download("out/")
+
+Names load on first use: importing the package alone costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dianaq.client import Client, JobHandle
+    from dianaq.errors import DianaqError, JobCancelled, JobFailed, ServiceUnavailable
+    from dianaq.ranges import QRange
+    from dianaq.resources import Artifact, Dataset, Job, Model
+    from dianaq.spec import (
+        Calibration,
+        CoreMapping,
+        JobSpec,
+        PostTraining,
+        Preprocessing,
+        Ranges,
+        Recipe,
+        Training,
+    )
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Artifact",
+    "Calibration",
+    "Client",
+    "CoreMapping",
+    "Dataset",
+    "DianaqError",
+    "Job",
+    "JobCancelled",
+    "JobFailed",
+    "JobHandle",
+    "JobSpec",
+    "Model",
+    "PostTraining",
+    "Preprocessing",
+    "QRange",
+    "Ranges",
+    "Recipe",
+    "ServiceUnavailable",
+    "Training",
+    "__version__",
+]
+
+_HOMES = {
+    "client": ("Client", "JobHandle"),
+    "errors": ("DianaqError", "JobCancelled", "JobFailed", "ServiceUnavailable"),
+    "ranges": ("QRange",),
+    "resources": ("Artifact", "Dataset", "Job", "Model"),
+    "spec": (
+        "Calibration",
+        "CoreMapping",
+        "JobSpec",
+        "PostTraining",
+        "Preprocessing",
+        "Ranges",
+        "Recipe",
+        "Training",
+    ),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,67 @@
+"""Files on their way to the service: a look at the first bytes, then the body as a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from dianaq.errors import DianaqError, InvalidDataset, InvalidModel
+
+CHUNK_BYTES = 2**18
+"""A quarter MiB: few calls per upload, and a progress bar that moves."""
+
+_ZIP = b"PK\x03\x04"
+
+
+def check_model(path: Path) -> None:
+    """Refuse what is no ONNX file at first sight; the service looks at the rest.
+
+    Raises:
+        InvalidModel: names the file.
+    """
+    head = _head(path, InvalidModel)
+    if head.startswith(_ZIP):
+        raise InvalidModel(
+            f"{path} is a zip archive (a PyTorch checkpoint?), not ONNX; export the network with torch.onnx.export"
+        )
+
+
+def check_dataset(path: Path) -> None:
+    """Refuse what is no npz file at first sight; the service looks at the rest.
+
+    Raises:
+        InvalidDataset: names the file.
+    """
+    head = _head(path, InvalidDataset)
+    if not head.startswith(_ZIP):
+        hint = "; store it with numpy.savez(path, x_train=...)" if head.startswith(b"\x93NUMPY") else ""
+        raise InvalidDataset(f"{path} is not an npz archive{hint}")
+
+
+def _head(path: Path, refusal: type[DianaqError]) -> bytes:
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise refusal(f"{path} cannot be read: {error.strerror}") from None
+    if not head:
+        raise refusal(f"{path} is empty")
+    return head
+
+
+def body(file: BinaryIO, size: int, what: str) -> Iterator[bytes]:
+    """The first `size` bytes of a file in chunks, behind a progress bar when a person watches."""
+    from dianaq._display import progress_bar  # tqdm is not needed by programs that nobody watches
+
+    bar = progress_bar(total=size, desc=f"upload {what}", unit="B", unit_scale=True, unit_divisor=1024)
+    try:
+        left = size
+        while left and (chunk := file.read(min(CHUNK_BYTES, left))):
+            left -= len(chunk)
+            yield chunk
+            if bar is not None:
+                bar.update(len(chunk))
+    finally:
+        if bar is not None:
+            bar.close()

@@ -1,0 +1,64 @@
+"""`dianaq models list`, `dianaq datasets list`, `dianaq schema`, `dianaq version`."""
+
+from __future__ import annotations
+
+import argparse
+
+from dianaq import __version__
+from dianaq.cli.tables import print_json, shape, size, table, when
+from dianaq.client import Client
+from dianaq.spec import JobSpec
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add these commands to the command line."""
+    for name, run in (("models", list_models), ("datasets", list_datasets)):
+        commands = subparsers.add_parser(name, help=f"list uploaded {name}").add_subparsers(
+            metavar="COMMAND", required=True
+        )
+        parser = commands.add_parser("list", help=f"{name}, newest first")
+        parser.add_argument("--json", action="store_true", help="as JSON")
+        parser.set_defaults(run=run)
+    subparsers.add_parser("schema", help="JSON Schema of the job specification").set_defaults(run=schema)
+    subparsers.add_parser("version", help="version of this program").set_defaults(run=version)
+
+
+def list_models(args: argparse.Namespace) -> int:
+    with Client() as client:
+        models = list(client.models())
+    if args.json:
+        print_json(models)
+        return 0
+    rows = [
+        (m.id, m.name, shape(m.info.input.shape), shape(m.info.output.shape), size(m.size), when(m.created))
+        for m in models
+    ]
+    print(table(("model", "name", "input", "output", "size", "uploaded"), rows) if rows else "no models")
+    return 0
+
+
+def list_datasets(args: argparse.Namespace) -> int:
+    with Client() as client:
+        datasets = list(client.datasets())
+    if args.json:
+        print_json(datasets)
+        return 0
+    rows = []
+    for d in datasets:
+        train = d.info.splits["train"]
+        samples = " + ".join(f"{split.samples:,} {name}" for name, split in d.info.splits.items())
+        rows.append(
+            (d.id, d.name, f"{shape(train.sample_shape)} {train.dtype}", samples, size(d.size), when(d.created))
+        )
+    print(table(("dataset", "name", "sample", "samples", "size", "uploaded"), rows) if rows else "no datasets")
+    return 0
+
+
+def schema(args: argparse.Namespace) -> int:
+    print_json(JobSpec.model_json_schema(by_alias=True))
+    return 0
+
+
+def version(args: argparse.Namespace) -> int:
+    print(f"dianaq {__version__}")
+    return 0

@@ -1,0 +1,171 @@
+"""The SDK: `Client` speaks to a service, `JobHandle` to one of its jobs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import httpx
+
+from dianaq import _upload
+from dianaq._job import JobHandle
+from dianaq._transport import Transport
+from dianaq.config import config_path, load_local
+from dianaq.errors import ServiceUnavailable
+from dianaq.events import State
+from dianaq.resources import Dataset, Health, Job, Model, Page
+from dianaq.spec import JobSpec
+
+__all__ = ["Client", "JobHandle"]
+
+TIMEOUT_SECONDS = 30.0
+"""Answers take milliseconds; a service that is silent for half a minute is not there."""
+
+INSPECTION_SECONDS = 300.0
+"""After its last byte an upload waits its turn and is inspected, which the service gives two minutes."""
+
+T = TypeVar("T")
+
+
+class Client:
+    """A service, found by itself when it runs on this machine.
+
+    Args:
+        url: address of the service; default `$DIANAQ_URL`, then the service that `dianaq up` wrote down.
+        key: API key; default `$DIANAQ_KEY`, then the key written down for that address.
+        timeout: seconds that connecting, or a pause within an answer, may take.
+
+    Raises:
+        ServiceUnavailable: no address is known. An address that does not answer shows with the first request.
+
+    Example:
+        >>> client = Client()
+        >>> job = client.submit_job(JobSpec(model=client.upload_model("resnet8.onnx"), dataset="ds_1"))
+        >>> job.wait()
+        >>> job.download("out/")
+    """
+
+    def __init__(self, url: str | None = None, key: str | None = None, timeout: float = TIMEOUT_SECONDS) -> None:
+        url = url or os.environ.get("DIANAQ_URL")
+        key = key or os.environ.get("DIANAQ_KEY")
+        if url is None or key is None:
+            local = load_local()
+            url = url or (local.url if local else None)
+            # The key of one service is nothing that another should see.
+            if local is not None and url is not None and url.rstrip("/") == local.url.rstrip("/"):
+                key = key or local.key
+        if url is None:
+            raise ServiceUnavailable(
+                f"no service is known: start one on this machine with `dianaq up` (it is written down in "
+                f"{config_path()}), or set DIANAQ_URL and DIANAQ_KEY"
+            )
+        self._transport = Transport(url, key, timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Client {self.url}>"
+
+    @property
+    def url(self) -> str:
+        """Address of the service."""
+        return self._transport.url
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    def health(self) -> Health:
+        """Whether the service answers, and its version."""
+        return self._transport.get("/v1/health", Health)
+
+    def upload_model(self, path: str | os.PathLike[str], name: str | None = None) -> Model:
+        """Upload an ONNX file.
+
+        Args:
+            name: what to call it; default the file's name.
+
+        Raises:
+            InvalidModel, UnsupportedOperator: it cannot be used; nothing is kept.
+            TooLarge: beyond the service's size cap.
+        """
+        _upload.check_model(Path(path))
+        return self._upload("/v1/models", Path(path), name, Model)
+
+    def upload_dataset(self, path: str | os.PathLike[str], name: str | None = None) -> Dataset:
+        """Upload an npz file with `x_train` and optionally `y_train`, `x_val`, `y_val`, `x_test`, `y_test`.
+
+        Args:
+            name: what to call it; default the file's name.
+
+        Raises:
+            InvalidDataset: it cannot be used; nothing is kept.
+            TooLarge: beyond the service's size cap.
+        """
+        _upload.check_dataset(Path(path))
+        return self._upload("/v1/datasets", Path(path), name, Dataset)
+
+    def submit_job(self, spec: JobSpec) -> JobHandle:
+        """Submit a job.
+
+        Raises:
+            InvalidSpec, InvalidDataset: the specification does not fit the model or the data.
+            NotFound: no such model or dataset.
+        """
+        return JobHandle(self._transport, self._transport.post("/v1/jobs", Job, body=spec))
+
+    def job(self, id: str) -> JobHandle:
+        """A job by its id."""
+        return JobHandle(self._transport, self._transport.get(f"/v1/jobs/{_segment(id)}", Job))
+
+    def jobs(self, state: State | None = None) -> Iterator[JobHandle]:
+        """The jobs, newest first; those in one state, if one is given."""
+        for job in self._pages("/v1/jobs", Job, {} if state is None else {"state": state}):
+            yield JobHandle(self._transport, job)
+
+    def models(self) -> Iterator[Model]:
+        """The uploaded models, newest first."""
+        return self._pages("/v1/models", Model, {})
+
+    def datasets(self) -> Iterator[Dataset]:
+        """The uploaded datasets, newest first."""
+        return self._pages("/v1/datasets", Dataset, {})
+
+    def job_spec_schema(self) -> dict[str, Any]:
+        """JSON Schema of the job specification that the service takes."""
+        return self._transport.get("/v1/schemas/job-spec", dict[str, Any])
+
+    def _upload(self, path: str, source: Path, name: str | None, answer: type[T]) -> T:
+        with source.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            return self._transport.post(
+                path,
+                answer,
+                params={"name": name or source.name},
+                content=_upload.body(file, size, source.name),
+                headers={"Content-Type": "application/octet-stream", "Content-Length": str(size)},
+                timeout=httpx.Timeout(self._transport.timeout, read=INSPECTION_SECONDS),
+            )
+
+    def _pages(self, path: str, item: type[T], params: dict[str, str]) -> Iterator[T]:
+        while True:
+            page: Page[T] = self._transport.get(path, Page[item], params=params)  # type: ignore[valid-type]
+            yield from page.items
+            if page.next is None:
+                return
+            params = {**params, "cursor": page.next}
+
+
+def _segment(id: str) -> str:
+    """An id as one segment of a path, whatever was typed."""
+    return quote(id, safe="")
