@@ -85,6 +85,8 @@ def _network(model: onnx.ModelProto) -> Network:
     check_constants(nodes, constants)
     if math.prod(d.dim_value for d in source.type.tensor_type.shape.dim[1:]) > MAX_TENSOR_VALUES:
         raise InvalidModel(f"input {source.name!r} has more than {MAX_TENSOR_VALUES:,} values", param=source.name)
+    del model.graph.value_info[:]  # only hints, which shape inference replaces
+    sink.type.tensor_type.shape.SetInParent()  # so is the output's shape, which the standard wants to be there
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as error:

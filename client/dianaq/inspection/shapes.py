@@ -27,7 +27,6 @@ def infer_shapes(model: onnx.ModelProto, network: Network) -> dict[str, Shape]:
     """
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
-    del probe.graph.value_info[:]
     probe.graph.output[0].type.tensor_type.ClearField("shape")
     for value in probe.graph.input:
         if value.name == network.input.name:
