@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tokenize
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ _READ_HEADER = {
     (2, 0): np.lib.format.read_array_header_2_0,
 }
 """Versions of the npy format. Version 3 differs only in field names beyond ASCII, and fields are refused."""
+
+_BAD_HEADER = (ValueError, SyntaxError, tokenize.TokenError, RecursionError)
+"""What numpy raises for a header that is no dictionary of plain values."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def _read_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> 
             if version not in _READ_HEADER:
                 raise ValueError(f"npy format {version[0]}.{version[1]} is not known")
             shape, fortran_order, dtype = _READ_HEADER[version](stream)
-        except ValueError as error:
+        except _BAD_HEADER as error:
             raise InvalidDataset(f"{name} is not a readable npy array: {error}", param=name) from None
         header_bytes = stream.tell()
     if dtype.hasobject:

@@ -1,0 +1,209 @@
+"""The command line against a fake service: what it prints, its exit status, and one line for every error."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dianaq.cli import main, plugins
+from dianaq.errors import Problem
+from dianaq.events import MetricsBody, StageBody, StateBody
+
+from .fake_service import KEY, FakeService, make_bundle
+
+REPORT = {
+    "accuracy": [
+        {"stage": "float", "split": "test", "samples": 2000, "top1": 0.85},
+        {"stage": "integerise", "split": "test", "samples": 2000, "top1": 0.8475},
+    ]
+}
+
+
+@pytest.fixture(autouse=True)
+def connected(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIANAQ_URL", service.url)
+    monkeypatch.setenv("DIANAQ_KEY", KEY)
+    service.bundle = make_bundle({"report.json": json.dumps(REPORT).encode()})
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    try:
+        status = main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_quantise(
+    service: FakeService, capsys: pytest.CaptureFixture[str], model_file: Path, dataset_file: Path, tmp_path: Path
+) -> None:
+    service.add(
+        StateBody(state="running"),
+        MetricsBody(stage="float", values={"accuracy_test": 0.85}),
+        StageBody(stage="float", status="finished", seconds=1.0),
+        StateBody(state="succeeded"),
+    )
+    out = tmp_path / "out"
+    options = ("--preset", "qat", "--epochs", "float=2", "--seed", "5", "--name", "my net")
+    status, printed, err = run(capsys, "quantise", model_file, "--data", dataset_file, "-o", out, *options)
+    assert (status, err) == (0, "")
+    assert printed.splitlines() == [
+        "job job_1: my net (1,234 parameters) with data.npz",
+        "  float                1.0 s   test  85.00%",
+        "",
+        "stage       split  samples  accuracy",
+        "float       test      2000    85.00%",
+        "integerise  test      2000    84.75%",
+        "",
+        f"bundle: {out}",
+    ]
+    assert (out / "report.json").is_file()
+    assert (service.spec.model, service.spec.dataset) == ("mod_1", "dat_1")
+    assert (service.spec.recipe.preset, service.spec.recipe.seed) == ("qat", 5)
+
+
+def test_quantise_checks_everything_before_uploading(
+    service: FakeService, capsys: pytest.CaptureFixture[str], model_file: Path, dataset_file: Path, tmp_path: Path
+) -> None:
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "thesis.txt").write_text("mine")
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("float: {learning_rate: -1}")
+    base = ("quantise", model_file, "--data", dataset_file)
+    for arguments, words in (
+        ((*base, "-o", taken), "other things"),
+        ((*base, "-o", tmp_path / "out", "--recipe", recipe), "recipe.float.learning_rate"),
+        ((*base, "-o", tmp_path / "out", "--std", "0"), "preprocessing.std"),
+    ):
+        status, out, err = run(capsys, *arguments)
+        assert (status, out) == (1, "")
+        assert err.startswith("error: ")
+        assert words in err
+        assert err.count("\n") == 1
+    assert service.requests == []
+
+
+def test_a_failed_job(
+    service: FakeService, capsys: pytest.CaptureFixture[str], model_file: Path, dataset_file: Path, tmp_path: Path
+) -> None:
+    problem = Problem(type="unsupported-operator", title="Unsupported", detail="node 'a': Sigmoid", status=422)
+    service.add(StateBody(state="failed", error=problem))
+    status, _, err = run(capsys, "quantise", model_file, "--data", dataset_file, "-o", tmp_path / "out")
+    assert (status, err) == (1, "error: job job_1 failed: Unsupported: node 'a': Sigmoid\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_interrupting_leaves_the_job_alone(
+    service: FakeService,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    model_file: Path,
+    dataset_file: Path,
+) -> None:
+    def interrupt(self: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dianaq.client.JobHandle.wait", interrupt)
+    status, _, err = run(capsys, "quantise", model_file, "--data", dataset_file, "-o", "out")
+    assert status == 130
+    for command in ("show job_1 --follow", "download job_1 -o out", "cancel job_1"):
+        assert f"dianaq jobs {command}" in err
+    assert not any("cancel" in request for request in service.requests)
+
+
+@pytest.mark.parametrize("command", ["jobs", "models", "datasets"])
+def test_lists(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    status, out, _ = run(capsys, command, "list")
+    assert status == 0
+    assert {"jobs": "job_2", "models": "1x8x8", "datasets": "8x8 uint8"}[command] in out
+    status, out, _ = run(capsys, command, "list", "--json")
+    assert (status, json.loads(out)[0]["id"]) == (0, {"jobs": "job_1", "models": "mod_1", "datasets": "dat_1"}[command])
+
+
+def test_show(service: FakeService, capsys: pytest.CaptureFixture[str]) -> None:
+    problem = Problem(type="internal-error", title="Internal error", detail="it broke")
+    service.move("failed", stage="float", metrics={"float": {"accuracy_test": 0.5}}, error=problem)
+    status, out, _ = run(capsys, "jobs", "show", "job_1")
+    assert status == 0
+    assert "failed (float)" in out
+    assert "test  50.00%" in out
+    assert "Internal error: it broke" in out
+    assert json.loads(run(capsys, "jobs", "show", "job_1", "--json")[1])["state"] == "failed"
+
+
+def test_submit_by_id_and_by_file(
+    service: FakeService, capsys: pytest.CaptureFixture[str], tmp_path: Path, model_file: Path
+) -> None:
+    spec = tmp_path / "spec.json"
+    spec.write_text(json.dumps({"dataset": "dat_7", "recipe": {"preset": "qat"}}))
+    status, out, _ = run(capsys, "jobs", "submit", spec, "--model", model_file)
+    assert (status, out) == (0, "job_1\n")
+    assert (service.spec.model, service.spec.dataset, service.spec.recipe.preset) == ("mod_1", "dat_7", "qat")
+
+
+def test_submit_needs_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("seed: 1")
+    status, _, err = run(capsys, "jobs", "submit", tmp_path / "r.yaml")
+    assert status == 1
+    assert "names no model; add it, or give --model" in err
+
+
+def test_cancel_and_download(service: FakeService, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run(capsys, "jobs", "cancel", "job_1")[:2] == (0, "job job_1 is cancelled\n")
+    assert "has no bundle" in run(capsys, "jobs", "download", "job_1", "-o", tmp_path / "out")[2]
+    service.move("succeeded")
+    status, out, _ = run(capsys, "jobs", "download", "job_1", "-o", tmp_path / "out")
+    assert status == 0
+    assert "84.75%" in out
+
+
+def test_schema_and_version_need_no_service(
+    service: FakeService, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DIANAQ_URL")
+    assert "preprocessing" in json.loads(run(capsys, "schema")[1])["properties"]
+    assert run(capsys, "version")[1].startswith("dianaq ")
+    assert "dianaq up" in run(capsys, "jobs", "list")[2]
+
+
+def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "jobs", "list", "--state", "lost")[0] == 2
+    assert run(capsys, "jobs", "list", "--bogus")[0] == 2
+    assert run(capsys)[0] == 2
+
+
+def _install(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    entry = EntryPoint("shine", target, plugins.GROUP)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [entry] if group == plugins.GROUP else [])
+
+
+def register_shine(subparsers: Any) -> None:
+    def shine(args: argparse.Namespace) -> int:
+        print("shining", args.hours)
+        return 7
+
+    parser = subparsers.add_parser("shine")
+    parser.add_argument("hours", type=int)
+    parser.set_defaults(run=shine)
+
+
+def test_commands_of_other_packages(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    _install(monkeypatch, f"{__name__}:register_shine")
+    assert run(capsys, "shine", "3") == (7, "shining 3\n", "")
+    assert run(capsys, "shine", "3", "--bogus")[0] == 2
+
+
+def test_a_missing_extra_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _install(monkeypatch, "not_installed_anywhere:register")
+    status, out, err = run(capsys, "shine", "--port", "8000")
+    assert (status, out) == (1, "")
+    assert 'pip install "dianaq[embedded]"' in err
+    assert "not_installed_anywhere" in err

@@ -1,0 +1,135 @@
+"""Which models, datasets and specifications fit each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from dianaq.errors import DianaqError, InvalidDataset, InvalidModel, InvalidSpec
+from dianaq.inspection import check_fit, input_layout
+from dianaq.resources import DatasetInfo, ModelInfo, SplitInfo, TensorInfo
+from dianaq.spec import parse_spec
+
+
+def model(input_shape: tuple[int, ...] = (3, 8, 8), output_shape: tuple[int, ...] = (10,)) -> ModelInfo:
+    return ModelInfo(
+        opset=17,
+        input=TensorInfo(name="x", shape=input_shape),
+        output=TensorInfo(name="y", shape=output_shape),
+        operators={"Conv": 2},
+        layers=("features.conv1", "features.conv2", "fc"),
+        parameters=1,
+    )
+
+
+def dataset(sample: tuple[int, ...] = (8, 8, 3), dtype: str = "uint8", **labels: int | None) -> DatasetInfo:
+    """Splits by name with their largest label."""
+    return DatasetInfo(
+        splits={
+            name: SplitInfo(
+                samples=5, sample_shape=sample, dtype=dtype, label_min=None if top is None else 0, label_max=top
+            )
+            for name, top in (labels or {"train": 9}).items()
+        }
+    )
+
+
+def spec(**parts: Any) -> Any:
+    return parse_spec({"model": "m", "dataset": "d", **parts})
+
+
+@pytest.mark.parametrize(
+    ("sample", "target", "layout", "found"),
+    [
+        ((3, 8, 8), (3, 8, 8), "auto", "as_is"),
+        ((8, 8, 3), (3, 8, 8), "auto", "nhwc_to_nchw"),
+        ((8, 8, 3), (3, 8, 8), "nhwc", "nhwc_to_nchw"),
+        ((8, 8, 1), (1, 8, 8), "auto", "nhwc_to_nchw"),
+        ((3, 3, 3), (3, 3, 3), "auto", "as_is"),
+        ((3, 3, 3), (3, 3, 3), "nhwc", "nhwc_to_nchw"),
+        ((28, 28), (1, 28, 28), "auto", "add_channel"),
+        ((28, 28), (784,), "auto", "flatten"),
+        ((784,), (784,), "nhwc", "as_is"),
+        ((28, 28, 1), (784,), "nhwc", "flatten"),
+    ],
+)
+def test_layouts(sample: tuple[int, ...], target: tuple[int, ...], layout: Any, found: str) -> None:
+    assert input_layout(sample, target, layout) == found
+
+
+@pytest.mark.parametrize(
+    ("sample", "target", "layout"),
+    [
+        ((8, 8, 3), (3, 8, 8), "nchw"),
+        ((3, 8, 8), (3, 8, 8), "nhwc"),
+        ((28, 28), (3, 28, 28), "auto"),
+        ((28, 28), (785,), "auto"),
+        ((32, 32, 3), (3, 8, 8), "auto"),
+    ],
+)
+def test_shapes_that_do_not_fit(sample: tuple[int, ...], target: tuple[int, ...], layout: Any) -> None:
+    with pytest.raises(InvalidDataset) as caught:
+        input_layout(sample, target, layout)
+    assert str(sample) in caught.value.detail
+    assert str(target) in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("parts", "data"),
+    [
+        ({}, dataset()),
+        ({"preprocessing": {"mean": [0.5], "std": [0.1, 0.2, 0.3]}}, dataset()),
+        ({"recipe": {"preset": "ptq"}}, dataset(train=None)),
+        ({"recipe": {"preset": "qat"}}, dataset(train=9, val=9, test=None)),
+        ({"mapping": {"layers": {"fc": "digital"}}}, dataset()),
+    ],
+)
+def test_what_fits(parts: dict[str, Any], data: DatasetInfo) -> None:
+    check_fit(spec(**parts), model(), data)
+
+
+@pytest.mark.parametrize(
+    ("parts", "network", "data", "error", "words"),
+    [
+        ({}, model(), dataset((9, 8, 3)), InvalidDataset, ["(9, 8, 3)", "(3, 8, 8)"]),
+        ({}, model(), dataset(train=9, test=10), InvalidDataset, ["y_test", "10", "10 classes, 0 to 9"]),
+        ({}, model(output_shape=(10, 4, 4)), dataset(), InvalidModel, ["'y'", "(batch, 10, 4, 4)"]),
+        (
+            {"recipe": {"hardware_exact": {"epochs": 2}}},
+            model(),
+            dataset(train=None),
+            InvalidSpec,
+            ["recipe.hardware_exact.epochs", "no labels y_train"],
+        ),
+        ({"recipe": {"preset": "qat"}}, model(), dataset(train=1, val=None), InvalidSpec, ["no labels y_val"]),
+        ({"preprocessing": {"mean": [0, 0]}}, model(), dataset(), InvalidSpec, ["preprocessing.mean", "2", "3"]),
+        (
+            {"preprocessing": {"std": [1, 1, 1]}},
+            model((192,)),
+            dataset(),
+            InvalidSpec,
+            ["preprocessing.std", "one value"],
+        ),
+        (
+            {"recipe": {"float": {"epochs": 1, "augmentation": "flip_crop"}}},
+            model((4,)),
+            dataset((4,), "float32"),
+            InvalidSpec,
+            ["recipe.float.augmentation", "(4,)"],
+        ),
+        (
+            {"mapping": {"layers": {"features.conv3": "digital"}}},
+            model(),
+            dataset(),
+            InvalidSpec,
+            ["'features.conv3'", "did you mean", "'features.conv1'"],
+        ),
+    ],
+)
+def test_what_does_not_fit(
+    parts: dict[str, Any], network: ModelInfo, data: DatasetInfo, error: type[DianaqError], words: list[str]
+) -> None:
+    with pytest.raises(error) as caught:
+        check_fit(spec(**parts), network, data)
+    assert [word for word in words if word not in caught.value.detail] == [], caught.value.detail
+    assert caught.value.param

@@ -1,0 +1,109 @@
+"""From options and YAML to a job specification: preset, then file, then options."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+from dianaq.cli.options import add_job_options, job_spec
+from dianaq.errors import InvalidSpec
+from dianaq.spec import JobSpec, Recipe
+
+
+def parse(*options: str) -> JobSpec:
+    parser = argparse.ArgumentParser()
+    add_job_options(parser)
+    return job_spec(parser.parse_args(options), model="m", dataset="d")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    return tmp_path / "recipe.yaml"
+
+
+def test_defaults_to_post_training() -> None:
+    assert parse() == JobSpec(model="m", dataset="d", recipe=Recipe(preset="ptq"))
+
+
+def test_options() -> None:
+    spec = parse(
+        *("--preset", "qat", "--epochs", "float=3", "hardware_exact=5", "--epochs", "fake_quantised=1"),
+        *("--mean", "-0.5", "0", ".25", "--std", "2", "--calibration", "64", "--seed", "7"),
+    )
+    assert spec.recipe.float_.epochs == 3
+    assert spec.recipe.hardware_exact.epochs == 5
+    assert spec.recipe.hardware_exact.learning_rate == Recipe(preset="qat").hardware_exact.learning_rate
+    assert spec.recipe.fake_quantised.epochs == 1
+    assert (spec.recipe.calibration.samples, spec.recipe.seed) == (64, 7)
+    assert (spec.preprocessing.mean, spec.preprocessing.std) == ((-0.5, 0, 0.25), (2,))
+
+
+def test_precedence(recipe: Path) -> None:
+    recipe.write_text("preset: qat\nseed: 3\nhardware_exact: {epochs: 7, batch_size: 32}\n")
+    assert parse("--recipe", str(recipe)).recipe.hardware_exact.epochs == 7
+    spec = parse("--recipe", str(recipe), "--epochs", "hardware_exact=1", "--preset", "ptq")
+    assert (spec.recipe.preset, spec.recipe.seed) == ("ptq", 3)
+    assert (spec.recipe.hardware_exact.epochs, spec.recipe.hardware_exact.batch_size) == (1, 32)
+
+
+def test_part_of_a_specification(recipe: Path) -> None:
+    recipe.write_text("model: other\npreprocessing: {std: [0.5]}\nrecipe: {float: {epochs: 2, learning_rate: 1e-3}}\n")
+    spec = parse("--recipe", str(recipe), "--mean", "0.5")
+    assert (spec.model, spec.preprocessing.mean, spec.preprocessing.std) == ("m", (0.5,), (0.5,))
+    assert spec.recipe.float_.learning_rate == 0.001
+    assert spec.recipe.preset == "ptq"
+
+
+def test_an_empty_file_changes_nothing(recipe: Path) -> None:
+    recipe.write_text("# nothing yet\n")
+    assert parse("--recipe", str(recipe)) == parse()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("sed: 3", ["unknown key 'sed'", "seed"]),
+        ("recipe: {}\nseed: 3", ["unknown key 'seed'", "preprocessing"]),
+        ("recipe: {sed: 3}", ["recipe.sed"]),
+        ("recipe: 5", ["recipe"]),
+        ("[1, 2]", ["a mapping", "list"]),
+        ("a: [1", ["not YAML", "line"]),
+        ("!!python/object/apply:os.system [ls]", ["not YAML"]),
+        ("preset: fast", ["recipe.preset", "'ptq' or 'qat'", "'fast'"]),
+        ("float: {learning_rate: -1}", ["recipe.float.learning_rate", "greater than 0", "-1"]),
+        ("mapping: {layers: {conv: analog}}", ["mapping.layers.conv", "digital"]),
+    ],
+)
+def test_refuses_a_bad_file(recipe: Path, text: str, words: list[str]) -> None:
+    recipe.write_text(text)
+    with pytest.raises(InvalidSpec) as caught:
+        parse("--recipe", str(recipe))
+    assert [word for word in words if word not in caught.value.detail] == [], caught.value.detail
+
+
+def test_refuses_a_missing_file(recipe: Path) -> None:
+    with pytest.raises(InvalidSpec, match=r"recipe\.yaml cannot be read: No such file"):
+        parse("--recipe", str(recipe))
+
+
+@pytest.mark.parametrize("value", ["float", "float=", "float=-1", "float=1.5", "integer=3", "=3"])
+def test_refuses_bad_epochs(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("--epochs", value)
+    assert f"'{value}' is not ITERATION=N" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (("--seed", "-1"), "recipe.seed"),
+        (("--calibration", "0"), "recipe.calibration.samples"),
+        (("--std", "0"), "preprocessing.std"),
+        (("--mean", "nan"), "preprocessing.mean"),
+        (("--mean", "1", "2", "--std", "1", "2", "3"), "mean has 2 values and std has 3"),
+    ],
+)
+def test_refuses_bad_values(options: tuple[str, ...], word: str) -> None:
+    with pytest.raises(InvalidSpec, match=word):
+        parse(*options)
