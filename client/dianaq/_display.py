@@ -11,6 +11,9 @@ from dianaq.events import Event, LogBody, MetricsBody, ProgressBody, StageBody, 
 _NAMES = {"accuracy_val": "val", "accuracy_test": "test", "loss": "loss"}
 """Figures that are shown, and how; the report has all of them."""
 
+_BAR_FORMAT = "{desc} |{bar:20}| {n_fmt}/{total_fmt} {elapsed}{postfix}"
+"""No rates: events come in bursts, and what they would say about the training is wrong."""
+
 
 def is_watched() -> bool:
     """Whether a bar can be drawn: in a terminal or a notebook."""
@@ -69,12 +72,12 @@ class Display:
 
     def _progress(self, body: ProgressBody) -> None:
         if self._task != (body.stage, body.label):
-            description = f"  {body.stage:<16}{body.label}"
             if self._bar is None:
-                self._bar = progress_bar(total=body.total, desc=description)
+                self._bar = progress_bar(total=body.total, bar_format=_BAR_FORMAT)
             else:
-                self._bar.reset(total=body.total)
-                self._bar.set_description(description, refresh=False)
+                self._bar.total = body.total
+            if self._bar is not None:
+                self._bar.set_description_str(f"  {body.stage:<16}{body.label:<12}", refresh=False)
             self._task = (body.stage, body.label)
         if self._bar is not None:
             self._bar.n = body.step

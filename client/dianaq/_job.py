@@ -89,7 +89,7 @@ class JobHandle:
         """Ask the service to cancel the job; the job as it is then (`cancelling`, or `cancelled`).
 
         Raises:
-            Conflict: the job has ended already.
+            Conflict: the job has already succeeded or failed.
         """
         self._job = self._transport.post(f"{self._path}/cancel", Job)
         return self._job

@@ -121,3 +121,15 @@ def test_gives_up_on_a_long_absence(service: FakeService, client: Client, monkey
 def test_history_reads_every_page(service: FakeService, client: Client) -> None:
     service.add(*HISTORY)
     assert [event.seq for event in client.job("job_1").events(after=1)] == list(range(2, 9))
+
+
+def test_draws_a_bar_where_a_person_watches(
+    service: FakeService, client: Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dianaq._display.is_watched", lambda: True)
+    service.add(*HISTORY, StateBody(state="succeeded"))
+    client.job("job_1").wait()
+    out, err = capsys.readouterr()
+    assert "float           epoch 1/1" in err
+    assert "1/2" in err
+    assert "float               12.3 s" in out

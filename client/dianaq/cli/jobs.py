@@ -74,7 +74,7 @@ def show(args: argparse.Namespace) -> int:
         return 0
     rows = [
         ("job", job.id),
-        ("state", job.state if job.stage is None else f"{job.state} ({job.stage})"),
+        ("state", job.state if job.stage is None or job.state == "succeeded" else f"{job.state} ({job.stage})"),
         ("model", job.spec.model),
         ("dataset", job.spec.dataset),
         ("preset", job.spec.recipe.preset or "-"),
