@@ -63,6 +63,11 @@ class _Writer:
         self.initialisers.append(numpy_helper.from_array(np.asarray(value, dtype=np.float32), name))
         return name
 
+    def parameters(self, weight: Tensor, bias: Tensor) -> tuple[str, str]:
+        """Weight and bias of the next node. DORY tells them apart by these words, which a layer's name may hold."""
+        label = f"layer{len(self.nodes) + 1}"
+        return self.constant(f"{label}.weight", weight), self.constant(f"{label}.bias", bias)
+
     def requantise(self, source: str, shape: Sequence[int], shift: Shift) -> str:
         """`Mul(0-d 1.0) -> Div(2^n) -> Floor -> Clip{min, max, out_bits}`."""
         label = f"requant{source}"
@@ -121,8 +126,7 @@ def _write(writer: _Writer, layer: Layer, inputs: list[str], network: IntegerNet
         return writer.requantise(source, shape, module.shift)
     if isinstance(module, IntegerLinear):
         # Stored (C_in, C_out) with transB = 0: DORY transposes a square transB = 1 matrix silently.
-        weight = writer.constant(f"{layer.name}.weight", module.weight.t().contiguous())
-        bias = writer.constant(f"{layer.name}.bias", module.bias)
+        weight, bias = writer.parameters(module.weight.t().contiguous(), module.bias)
         source = writer.add("Gemm", [*inputs, weight, bias], shape, transB=0, weight_bits=8, bias_bits=32)
         return writer.requantise(source, shape, module.shift)
     if isinstance(module, IntegerAdd):
@@ -147,8 +151,7 @@ def _write(writer: _Writer, layer: Layer, inputs: list[str], network: IntegerNet
 
 def _conv(writer: _Writer, layer: Layer, module: IntegerConv2d, inputs: list[str]) -> str:
     """All geometry explicit: DORY has no defaults. `weight_bits` 8 selects the digital core."""
-    weight = writer.constant(f"{layer.name}.weight", module.weight)
-    bias = writer.constant(f"{layer.name}.bias", module.bias)
+    weight, bias = writer.parameters(module.weight, module.bias)
     geometry = module.geometry
     return writer.add(
         "Conv",

@@ -113,7 +113,14 @@ def _write(writer: _Writer, layer: Layer, inputs: list[str]) -> str:
     if isinstance(module, IntegerGlobalAvgPool2d):
         return writer.add("GlobalAveragePool", inputs, f"{name}/mean")
     if isinstance(module, MaxPool2d):
-        return writer.add("MaxPool", inputs, name, kernel_shape=module.kernel, strides=module.stride, pads=module.pads)
+        return writer.add(
+            "MaxPool",
+            inputs,
+            f"{name}/pool",
+            kernel_shape=module.kernel,
+            strides=module.stride,
+            pads=module.pads,
+        )
     flat = writer.add("Flatten", inputs, f"{name}/flat", axis=1)
     if not inputs[0].endswith("/mean"):
         return flat

@@ -18,6 +18,9 @@ from torch import Tensor, fx, nn
 
 from dianaq_quant.graph.surgery import free_name
 
+RESERVED = {"input", "output"}
+"""Names of the network's ends in records and exported files; no layer may have them."""
+
 
 @dataclass
 class Network:
@@ -120,7 +123,9 @@ class Step:
 
 def free_name_of(root: nn.Module, name: str) -> str:
     """A submodule name made from an ONNX node name (`/net/net.0/Conv` gives `net_net_0_Conv`)."""
-    wanted = re.sub(r"\W+", "_", name).strip("_") or "node"
+    wanted = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "node"
+    if wanted in RESERVED:
+        wanted += "_layer"
     return free_name(root, wanted if not wanted[0].isdigit() else f"n{wanted}")
 
 

@@ -205,15 +205,14 @@ def _add_bias(importer: Importer, step: Step, constant: str) -> None:
     value = importer.values.get(other)
     layer = None if value is None else importer.root.get_submodule(str(value.node.target))
     values = importer.constants[constant]
-    single_use = sum(list(n.input).count(other) for n in importer.onnx_graph.node) == 1
+    uses = sum(list(n.input).count(other) for n in importer.onnx_graph.node)
+    uses += sum(o.name == other for o in importer.onnx_graph.output)
     if (
         value is None
         or not isinstance(layer, nn.Linear | nn.Conv2d)
         or layer.bias is not None
-        or not single_use
-        or values.size not in (1, layer.weight.shape[0])
-        or np.broadcast_shapes(values.shape, value.example.shape) != tuple(value.example.shape)
-        or max(values.shape[-1:] + values.shape[-2:-1], default=1) not in (1, values.size)
+        or uses != 1
+        or not _is_per_channel(values.shape, tuple(value.example.shape))
     ):
         raise step.refuse(
             "the addition of a constant is supported only as the bias, one value per output channel, "
@@ -222,6 +221,12 @@ def _add_bias(importer: Importer, step: Step, constant: str) -> None:
     per_channel = np.broadcast_to(values.ravel(), (layer.weight.shape[0],)).astype(np.float32)
     layer.bias = nn.Parameter(torch.from_numpy(per_channel.copy()))
     importer.values[step.node.output[0]] = value
+
+
+def _is_per_channel(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    """Whether a constant broadcasts to a tensor (N, C, ...) with one value, or one per channel."""
+    aligned = (1,) * (len(target) - len(shape)) + shape
+    return len(aligned) == len(target) and aligned in ((1,) * len(target), (1, target[1], *(1,) * (len(target) - 2)))
 
 
 def _pool_window(importer: Importer, step: Step) -> tuple[tuple[int, int], tuple[int, int], Pads]:

@@ -15,15 +15,17 @@ from dianaq_quant.modules.structure import Add, Ceiling, Conv2d
 class AnchorActivation(Editor):
     """`relu(x) -> relu(identity(x))` where x is not the sole use of a linear layer, its BatchNorm or an addition.
 
-    On the chip a ReLU is the lower bound of a requantisation's clip; it has no operation of its own.
+    On the chip a ReLU is the lower bound of a requantisation's clip; it has no operation of its own. A ReLU6 moreover
+    fixes the scale of what it gives, which only a layer can reach from any scale; an addition cannot.
     """
 
     def find(self, network: fx.GraphModule) -> Iterator[Point | Rejection]:
-        for node, _ in calls(network, nn.ReLU, Ceiling):
+        for node, activation in calls(network, nn.ReLU, Ceiling):
             source = node.args[0]
             assert isinstance(source, fx.Node)
-            computes = isinstance(
-                module_of(network, source), Conv2d | nn.Linear | nn.BatchNorm1d | nn.BatchNorm2d | Add
+            operation = module_of(network, source)
+            computes = isinstance(operation, Conv2d | nn.Linear | nn.BatchNorm1d | nn.BatchNorm2d) or (
+                isinstance(operation, Add) and not isinstance(activation, Ceiling)
             )
             if not computes or len(source.users) > 1:
                 yield Point((node,), f"{source.name} cannot be requantised with a ReLU: identity layer inserted")

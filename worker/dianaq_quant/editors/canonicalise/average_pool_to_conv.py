@@ -46,10 +46,13 @@ class AveragePoolToConv(Editor):
 
 
 def non_negative(network: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node's value comes from a ReLU, possibly through poolings."""
+    """Whether a node's value comes from a ReLU, possibly through operations that only pass its values on.
+
+    Not through another average pool: it becomes a layer, whose corrected bias may take it below zero.
+    """
     module = module_of(network, node)
     if isinstance(module, nn.ReLU | Ceiling):
         return True
     source = node.args[0] if node.args else None
-    passes = isinstance(module, MaxPool2d | AvgPool2d | GlobalAvgPool2d | Flatten)
+    passes = isinstance(module, MaxPool2d | Flatten)
     return passes and isinstance(source, fx.Node) and non_negative(network, source)

@@ -74,7 +74,7 @@ def _equalise(network: fx.GraphModule, node: fx.Node) -> None:
     repeat = len(in_range) // len(out_range)  # a flattened map has H * W columns per channel
     in_range = in_range.reshape(-1, repeat).amax(1)
     alive = (out_range > 0) & (in_range > 0)
-    factor = torch.where(alive, torch.sqrt(out_range / in_range), torch.ones_like(out_range))
+    factor = torch.where(alive, out_range.sqrt() / in_range.sqrt(), torch.ones_like(out_range))
     if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
         norm.weight.div_(factor)
         norm.bias.div_(factor)
