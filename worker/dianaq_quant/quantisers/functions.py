@@ -48,13 +48,22 @@ class _Round(Function):
         return grads[0]
 
 
+def _differentiates(x: Tensor) -> bool:
+    """Whether a gradient will be asked for; if not, no mask needs to be made and kept."""
+    return torch.is_grad_enabled() and x.requires_grad
+
+
 def round_clip(x: Tensor, lo: int, hi: int) -> Tensor:
     """`clip(floor(x + 1/2), lo, hi)`: integers of the range, any shape."""
+    if not _differentiates(x):
+        return (x + 0.5).floor_().clamp_(lo, hi)
     return _RoundClip.apply(x, lo, hi)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def floor_clip(x: Tensor, lo: int, hi: int) -> Tensor:
     """`clip(floor(x), lo, hi)`: what a right shift and a saturation compute."""
+    if not _differentiates(x):
+        return torch.floor(x).clamp_(lo, hi)
     return _FloorClip.apply(x, lo, hi)  # type: ignore[no-untyped-call, no-any-return]
 
 
