@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from digits import CLASSES, digits, write_files
+
 from dianaq import Client, DianaqError, JobSpec, Preprocessing, Recipe, Training
 from dianaq.cli.summary import accuracies
 from dianaq.cli.tables import table
 from dianaq_worker.embedded import LocalStack
-from digits import CLASSES, digits, write_files
 
 MEAN, STD = 0.5, 0.5
 """Brings pixels to -1..1, which uses the whole of a signed input range."""

@@ -12,9 +12,9 @@ import sys
 from types import FrameType
 
 import uvicorn
-from dianaq.errors import DianaqError
 from fastapi import FastAPI
 
+from dianaq.errors import DianaqError
 from dianaq_service.app import create_app
 from dianaq_service.settings import Settings
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import dianaq
-from dianaq.errors import Problem
 from fastapi import FastAPI
 
+import dianaq
+from dianaq.errors import Problem
 from dianaq_service.artifacts.endpoints import router as artifacts
 from dianaq_service.database import Database
 from dianaq_service.datasets.endpoints import router as datasets

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from dianaq import Client
 
 from .fake_service import KEY, FakeService

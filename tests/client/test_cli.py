@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from dianaq.cli import main, plugins
 from dianaq.errors import Problem
 from dianaq.events import MetricsBody, StageBody, StateBody

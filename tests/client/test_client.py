@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
+
 from dianaq import Client, JobSpec, ServiceUnavailable
 from dianaq.config import save_local
 from dianaq.errors import DianaqError, InvalidDataset, InvalidModel, NotFound, Problem, ServiceError, Unauthorised

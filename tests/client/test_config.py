@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from dianaq.config import LocalService, config_path, load_local, save_local
 from dianaq.errors import DianaqError
 

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from dianaq import Client, JobHandle
 from dianaq.errors import Conflict, ServiceError
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from dianaq.errors import DianaqError, InvalidDataset, InvalidModel, InvalidSpec
 from dianaq.inspection import check_fit, input_layout
 from dianaq.resources import DatasetInfo, ModelInfo, SplitInfo, TensorInfo

@@ -5,8 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import dianaq
 import pytest
+
+import dianaq
 
 HEAVY = {"torch", "numpy", "onnx", "onnxruntime", "fastapi", "sqlalchemy", "celery", "dianaq_service", "dianaq_worker"}
 

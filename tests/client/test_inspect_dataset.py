@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from dianaq.errors import InvalidDataset
 from dianaq.inspection import inspect_dataset
 from dianaq.inspection.npz_values import CHUNK_BYTES

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+
 from dianaq.errors import InvalidModel, UnsupportedOperator
 from dianaq.inspection import inspect_model, node_names
 from dianaq.inspection.node_rules import RULES
 from dianaq.inspection.operators import INTEGER_INPUTS, LINEAR_OPERATORS, SUPPORTED_OPERATORS
-from onnx import TensorProto, helper, numpy_helper
 
 from .onnx_samples import SHAPE, classifier, make_model, node, save, tensor, with_head
 

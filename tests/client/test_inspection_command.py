@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from dianaq.inspection import __main__ as command
 
 from .onnx_samples import classifier, save

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 import pytest
+
 from dianaq.cli.options import add_job_options, job_spec
 from dianaq.errors import InvalidSpec
 from dianaq.spec import JobSpec, Recipe

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from threading import Timer
 
 import pytest
+
 from dianaq import Client, JobCancelled, JobFailed, ServiceUnavailable
 from dianaq.errors import Problem
 from dianaq.events import LogBody, MetricsBody, ProgressBody, StageBody, StateBody

@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
+
 from dianaq.resources import DatasetInfo, ModelInfo, SplitInfo, TensorInfo
 from dianaq_service.app import create_app
 from dianaq_service.database import DatasetRow, JobRow, ModelRow
@@ -21,7 +23,6 @@ from dianaq_service.jobs.states import move
 from dianaq_service.keys.service import add, make_key
 from dianaq_service.settings import Settings
 from dianaq_service.web.services import Services
-from fastapi import FastAPI
 
 MODEL_INFO = ModelInfo(
     opset=17,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+
 from dianaq.resources import Artifact
 from dianaq_service.artifacts import repository
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from dianaq.errors import Problem
 from dianaq_service.jobs import service as jobs
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from dianaq.errors import Problem
 from dianaq.events import Event, LogBody, ProgressBody
 from dianaq_service.events import follow as following

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from dianaq.errors import InvalidSpec
 from dianaq_service.app import create_app
 from dianaq_service.database import Database

@@ -10,12 +10,13 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+from sqlalchemy import func, select
+
 from dianaq.errors import Problem
 from dianaq.resources import Dataset, Model
 from dianaq_service.database import DatasetRow, ModelRow
 from dianaq_service.uploads.inspect import Inspector
-from onnx import TensorProto, helper, numpy_helper
-from sqlalchemy import func, select
 
 from .conftest import Api
 

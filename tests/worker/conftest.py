@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from dianaq_service.database import Database
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
 from dianaq.events import Event
 from dianaq.resources import DatasetInfo, ModelInfo, SplitInfo, TensorInfo
 from dianaq.spec import JobSpec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from dianaq.events import MetricsBody, ProgressBody, StageBody
 from dianaq.resources import Artifact
 from dianaq_service.artifacts import repository as artifacts

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from dianaq_service.settings import PREFIX, Settings
 from dianaq_worker import alive
 

@@ -7,6 +7,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
+
 from dianaq_worker.embedded import StackError, redis
 from dianaq_worker.embedded.paths import SOCKET_PATH_LIMIT, default_data_dir, socket_path
 

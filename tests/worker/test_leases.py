@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import update
+
 from dianaq.events import LogBody
 from dianaq_service.database import Database, JobRow
 from dianaq_service.database.tables import now
@@ -13,7 +15,6 @@ from dianaq_service.events.repository import append
 from dianaq_service.jobs.states import is_in, move
 from dianaq_service.storage import Storage
 from dianaq_worker import leases
-from sqlalchemy import update
 
 from .support import add_job, history, row_of, states
 

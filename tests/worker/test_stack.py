@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+
 from dianaq.events import Event
 from dianaq_service.database import Database
 from dianaq_service.storage import Storage

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import psutil
 import pytest
+
 from dianaq_service.artifacts import repository as artifacts
 from dianaq_service.database import Database
 from dianaq_service.jobs.states import is_in, move

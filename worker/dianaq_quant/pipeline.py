@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import fx
+
 from dianaq.errors import JobCancelled
 from dianaq.events import ITERATIONS, EventBody, Iteration, LogBody, MetricsBody, Stage, StageBody
 from dianaq.inspection import check_fit, inspect_dataset, inspect_model
 from dianaq.spec import JobSpec
-from torch import fx
-
 from dianaq_quant.bundle import new_bundle
 from dianaq_quant.editors import canonicalise, fake_quantise, hardware, integerise
 from dianaq_quant.editors.hardware.plan import plan_scales

@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+
 from dianaq import __version__
 from dianaq.events import MetricsBody, Stage
 from dianaq.spec import JobSpec
-
 from dianaq_quant.export.layers import IntegerNetwork, Layer
 from dianaq_quant.graph import Edit
 from dianaq_quant.modules.exact import Requantisation

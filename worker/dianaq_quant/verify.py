@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from dianaq.errors import VerificationError
 from torch import Tensor, fx
 
+from dianaq.errors import VerificationError
 from dianaq_quant.export.dory import DoryModel, without_annotations
 from dianaq_quant.export.htvm import HtvmModel
 from dianaq_quant.export.layers import IntegerNetwork, run_recording

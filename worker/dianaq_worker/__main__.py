@@ -15,12 +15,12 @@ from typing import Any
 
 from celery import Celery, signals
 from celery.platforms import SecurityWarning
+
 from dianaq.errors import DianaqError
 from dianaq_service.database import Database
 from dianaq_service.queue import TASK, JobQueue, make_celery
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
-
 from dianaq_worker import alive
 from dianaq_worker.supervisor import Supervisor
 from dianaq_worker.sweeper import Sweeper

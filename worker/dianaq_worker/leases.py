@@ -11,14 +11,15 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import cast
 
+from sqlalchemy import ColumnElement, and_, case, func, literal, or_, select, update
+from sqlalchemy.orm import Session
+
 from dianaq.errors import WorkerLost
 from dianaq.events import LogBody, State
 from dianaq_service.database import Database, JobRow
 from dianaq_service.database.tables import now
 from dianaq_service.events.repository import append
 from dianaq_service.jobs.states import is_in, move
-from sqlalchemy import ColumnElement, and_, case, func, literal, or_, select, update
-from sqlalchemy.orm import Session
 
 
 def held(attempt: int) -> ColumnElement[bool]:

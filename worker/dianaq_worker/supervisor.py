@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from time import monotonic
 
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
 from dianaq_service.database import Database, JobRow
 from dianaq_service.queue import JobQueue
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
-from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
-
 from dianaq_worker import leases, processes
 
 TICK_SECONDS = 0.1

@@ -11,12 +11,12 @@ import logging
 import threading
 from collections.abc import Callable
 
-from dianaq_service.database import Database
-from dianaq_service.queue import JobQueue
-from dianaq_service.settings import Settings
 from kombu.exceptions import OperationalError
 from sqlalchemy.exc import SQLAlchemyError
 
+from dianaq_service.database import Database
+from dianaq_service.queue import JobQueue
+from dianaq_service.settings import Settings
 from dianaq_worker import leases
 
 _log = logging.getLogger(__name__)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dianaq.resources import Artifact
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
 
+from dianaq.resources import Artifact
 from dianaq_service.artifacts import service
 from dianaq_service.web.deps import Owner, ServicesDep
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from dianaq.resources import Artifact
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from dianaq.resources import Artifact
 from dianaq_service.database import ArtifactRow
 
 CHUNK = 1024 * 1024

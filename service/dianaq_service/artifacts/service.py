@@ -6,7 +6,6 @@ from pathlib import Path
 
 from dianaq.errors import NotFound
 from dianaq.resources import Artifact
-
 from dianaq_service.artifacts import repository
 from dianaq_service.jobs.service import find
 from dianaq_service.web.services import Services

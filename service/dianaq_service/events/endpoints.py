@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from dianaq.events import Event
-from dianaq.resources import Page
 from fastapi import APIRouter, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from dianaq.events import Event
+from dianaq.resources import Page
 from dianaq_service.events import repository
 from dianaq_service.events.follow import follow
 from dianaq_service.web.deps import OwnJob, ServicesDep

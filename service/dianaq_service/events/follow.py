@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable
 from time import monotonic
 
 from dianaq.events import Event
-
 from dianaq_service.database import Database
 from dianaq_service.events import repository
 

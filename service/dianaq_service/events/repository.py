@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from dianaq.events import TERMINAL_STATES, Event, EventBody
 from pydantic import TypeAdapter
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
+from dianaq.events import TERMINAL_STATES, Event, EventBody
 from dianaq_service.database import EventRow, JobRow
 
 _BODY: TypeAdapter[EventBody] = TypeAdapter(EventBody)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from fastapi import APIRouter, Query
+
 from dianaq.events import State
 from dianaq.resources import Job, Page
 from dianaq.spec import JobSpec
-from fastapi import APIRouter, Query
-
 from dianaq_service.jobs import service
 from dianaq_service.web.deps import Cursor, Limit, Owner, ServicesDep
 

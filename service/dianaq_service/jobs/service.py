@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session
+
 from dianaq.errors import Conflict, InvalidSpec, NotFound
 from dianaq.events import State
 from dianaq.inspection.fit import check_fit
 from dianaq.resources import DatasetInfo, Job, ModelInfo, Page
 from dianaq.spec import JobSpec
-from sqlalchemy import ColumnElement, select
-from sqlalchemy.orm import Session
-
 from dianaq_service.database import DatasetRow, JobRow, ModelRow
 from dianaq_service.database.tables import now
 from dianaq_service.ids import new_id

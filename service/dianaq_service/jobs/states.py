@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from dianaq.errors import Problem
-from dianaq.events import TERMINAL_STATES, State, StateBody
 from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
+from dianaq.errors import Problem
+from dianaq.events import TERMINAL_STATES, State, StateBody
 from dianaq_service.database import JobRow
 from dianaq_service.database.tables import now
 from dianaq_service.events.repository import append

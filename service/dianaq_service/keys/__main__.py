@@ -7,7 +7,6 @@ import os
 import sys
 
 from dianaq.errors import DianaqError
-
 from dianaq_service.database import Database
 from dianaq_service.keys.service import add, make_key
 from dianaq_service.settings import Settings

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dianaq.resources import Model, Page
 from fastapi import APIRouter, Request
 
+from dianaq.resources import Model, Page
 from dianaq_service.uploads import service
 from dianaq_service.uploads.service import MODELS
 from dianaq_service.web.deps import Cursor, Limit, Owner, ServicesDep, UploadName

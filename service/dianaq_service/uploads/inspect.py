@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from dianaq.errors import DianaqError, Problem, from_problem
-
 from dianaq_service.settings import Settings
 
 _PASSED_ON = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")

@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dianaq.errors import InvalidRequest, TooLarge
 from fastapi import Request
+
+from dianaq.errors import InvalidRequest, TooLarge
 
 BUFFER = 1024 * 1024
 """Bytes gathered before a thread writes and hashes them; the event loop never waits for the disk."""

@@ -6,14 +6,14 @@ import asyncio
 from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
-from dianaq.errors import Conflict, DianaqError, InvalidDataset, InvalidModel, NotFound
-from dianaq.resources import Dataset, DatasetInfo, Model, ModelInfo, Page
 from fastapi import Request
 from pydantic import BaseModel
 from sqlalchemy import func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from starlette.requests import ClientDisconnect
 
+from dianaq.errors import Conflict, DianaqError, InvalidDataset, InvalidModel, NotFound
+from dianaq.resources import Dataset, DatasetInfo, Model, ModelInfo, Page
 from dianaq_service.database import DatasetRow, JobRow, ModelRow
 from dianaq_service.ids import new_id
 from dianaq_service.jobs.states import is_in

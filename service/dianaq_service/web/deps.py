@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from dianaq.errors import Unauthorised
 from fastapi import Depends, Header, Query, Request
 
+from dianaq.errors import Unauthorised
 from dianaq_service.jobs.service import find
 from dianaq_service.keys.service import owner_of
 from dianaq_service.web.services import Services

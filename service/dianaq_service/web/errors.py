@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from dianaq.errors import DianaqError, InvalidRequest, InvalidSpec, NotFound, Problem, Unauthorised
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+
+from dianaq.errors import DianaqError, InvalidRequest, InvalidSpec, NotFound, Problem, Unauthorised
 
 MEDIA_TYPE = "application/problem+json"
 

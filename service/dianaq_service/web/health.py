@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dianaq
-from dianaq.errors import ServiceUnavailable
-from dianaq.resources import Health
 from fastapi import APIRouter
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+import dianaq
+from dianaq.errors import ServiceUnavailable
+from dianaq.resources import Health
 from dianaq_service.web.deps import ServicesDep
 
 router = APIRouter(tags=["health"])

@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from dianaq.errors import QuantisationError
 from torch import fx
+
+from dianaq.errors import QuantisationError
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dianaq.errors import QuantisationError
 from torch import fx
 
+from dianaq.errors import QuantisationError
 from dianaq_quant.graph.surgery import layer_of, module_of
 from dianaq_quant.modules.fake import FakeQuantiser
 from dianaq_quant.modules.structure import Flatten, GlobalAvgPool2d, MaxPool2d

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from dianaq.errors import InvalidModel, UnsupportedOperator
-from dianaq.inspection import node_names
 from onnx import numpy_helper
 from torch import Tensor, fx, nn
 
+from dianaq.errors import InvalidModel, UnsupportedOperator
+from dianaq.inspection import node_names
 from dianaq_quant.graph.surgery import free_name
 
 RESERVED = {"input", "output"}

@@ -8,10 +8,10 @@ very network that is exported.
 from __future__ import annotations
 
 import torch
-from dianaq.ranges import QRange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dianaq.ranges import QRange
 from dianaq_quant.modules.structure import Conv2d, convolve
 from dianaq_quant.quantisers.functions import floor_clip, round_clip, round_through
 from dianaq_quant.targets.diana import FLOAT32_EXACT_LIMIT, INT8

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from dianaq.ranges import QRange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dianaq.ranges import QRange
 from dianaq_quant.modules.structure import Conv2d, convolve
 from dianaq_quant.quantisers import Observer, fake_quantise
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from dianaq.ranges import QRange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dianaq.ranges import QRange
 from dianaq_quant.modules.exact import accumulator_bound
 from dianaq_quant.modules.structure import Geometry, convolve
 from dianaq_quant.targets.diana import FLOAT32_EXACT_LIMIT

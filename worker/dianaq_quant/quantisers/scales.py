@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-from dianaq.ranges import InitStrategy, QRange
 from torch import Tensor
+
+from dianaq.ranges import InitStrategy, QRange
 
 PERCENTILE = 0.9999
 """Part of the magnitudes that the `percentile` strategy represents without clipping (the value in common use for

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from dianaq.spec import Calibration
 from torch import Tensor, fx
 
+from dianaq.spec import Calibration
 from dianaq_quant.graph.surgery import Interpreter, calls
 from dianaq_quant.modules.exact import ExactConv2d, ExactLinear
 from dianaq_quant.modules.fake import FakeConv2d, FakeLinear, FakeQuantiser, Scale, set_mode

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from dianaq.inspection.fit import input_layout
-from dianaq.spec import JobSpec, Preprocessing
 from torch import Tensor
 
+from dianaq.inspection.fit import input_layout
+from dianaq.spec import JobSpec, Preprocessing
 from dianaq_quant.targets.diana import INT8
 
 EVALUATION_BATCH = 250

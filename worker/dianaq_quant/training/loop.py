@@ -7,11 +7,11 @@ import math
 from collections.abc import Callable, Iterator
 
 import torch
+from torch import Tensor, fx, nn
+
 from dianaq.errors import JobCancelled, QuantisationError
 from dianaq.events import EventBody, Iteration, MetricsBody, ProgressBody
 from dianaq.spec import Training
-from torch import Tensor, fx, nn
-
 from dianaq_quant.training.augment import flip_crop
 from dianaq_quant.training.data import Data
 from dianaq_quant.training.objective import Objective

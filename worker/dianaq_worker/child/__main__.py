@@ -9,6 +9,8 @@ import logging
 import sys
 import traceback
 
+from sqlalchemy import select
+
 from dianaq.errors import DianaqError, JobCancelled, Problem
 from dianaq.events import LogBody
 from dianaq.spec import JobSpec
@@ -16,8 +18,6 @@ from dianaq_service.artifacts.repository import scan
 from dianaq_service.database import Database, DatasetRow, JobRow, ModelRow
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
-from sqlalchemy import select
-
 from dianaq_worker.child.recorder import Overtaken, Recorder
 from dianaq_worker.leases import held
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any
 
+from sqlalchemy import select
+
 from dianaq.errors import Problem
 from dianaq.events import EventBody, MetricsBody, ProgressBody, StageBody
 from dianaq.resources import Artifact
@@ -12,8 +14,6 @@ from dianaq_service.artifacts import repository as artifacts
 from dianaq_service.database import Database, JobRow
 from dianaq_service.events.repository import append
 from dianaq_service.jobs.states import is_in, move
-from sqlalchemy import select
-
 from dianaq_worker.leases import end_cancelled, held
 
 PROGRESS_SECONDS = 0.5

@@ -14,7 +14,6 @@ from types import FrameType
 
 from dianaq.config import config_path, save_local
 from dianaq.errors import DianaqError
-
 from dianaq_worker.embedded.paths import default_data_dir
 from dianaq_worker.embedded.stack import Interrupted, LocalStack
 

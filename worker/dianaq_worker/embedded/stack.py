@@ -21,7 +21,6 @@ from typing import Self
 from dianaq_service.keys.service import make_key
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
-
 from dianaq_worker import processes
 from dianaq_worker.embedded import redis
 from dianaq_worker.embedded.lock import StackError, exclusive

@@ -4,7 +4,6 @@ Every linear layer gets a weight quantiser, and every tensor that the chip store
 """
 
 from dianaq.ranges import QRange
-
 from dianaq_quant.editors.fake_quantise.convert_activations import ConvertActivations
 from dianaq_quant.editors.fake_quantise.convert_linear import ConvertLinear
 from dianaq_quant.editors.fake_quantise.equalise import Equalise

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dianaq.ranges import QRange
 from torch import fx, nn
 
+from dianaq.ranges import QRange
 from dianaq_quant.graph import Editor, Point, Rejection
 from dianaq_quant.graph.surgery import calls, module_of, set_module
 from dianaq_quant.modules.fake import FakeQuantiser

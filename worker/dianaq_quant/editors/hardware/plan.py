@@ -12,10 +12,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from dianaq.errors import QuantisationError
-from dianaq.ranges import InitStrategy
 from torch import fx
 
+from dianaq.errors import QuantisationError
+from dianaq.ranges import InitStrategy
 from dianaq_quant.graph.scales import source_quantiser
 from dianaq_quant.graph.surgery import calls, input_node, layer_of, module_of
 from dianaq_quant.modules.fake import FakeConv2d, FakeLinear, FakeLinearOp, FakeQuantiser, Scale

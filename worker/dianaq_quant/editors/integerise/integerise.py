@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dianaq.errors import QuantisationError
 from torch import Tensor, fx, nn
 
+from dianaq.errors import QuantisationError
 from dianaq_quant.graph import Editor, Point, Rejection
 from dianaq_quant.graph.surgery import calls, layer_of, module_of, set_module
 from dianaq_quant.modules import exact, integer
