@@ -48,7 +48,8 @@ def cifar10(folder: Path) -> Path:
 
 def cases(folder: Path) -> list[Case]:
     """What is measured."""
-    import demo
+    from demo import MEAN, RECIPE, STD
+    from digits import write_files
 
     cifar, normalised = cifar10(folder), Preprocessing(mean=(0.5,), std=(0.5,))
     # Flips and crops leave a CIFAR-10 image in its class: what its owner knows of the data, and a preset cannot.
@@ -60,15 +61,13 @@ def cases(folder: Path) -> list[Case]:
         Case(name, DATA / "models" / f"diana_{name}.onnx", cifar, normalised, presets, {"ptq": 0.6, "qat": qat})
         for name, qat in (("resnet8", 0.2), ("resnet20", 0.3))
     ]
-    model, dataset = folder / "digits.onnx", folder / "digits.npz"
-    demo.write_model(model)
-    demo.write_dataset(dataset)
     # The float epochs of the demo's own job come first; then the chip's network, as trained and not.
-    trained = demo.job_spec("digits", "digits")
-    whole = trained.recipe.model_dump(mode="json", by_alias=True)
+    model, dataset = write_files(folder)
+    whole = RECIPE.model_dump(mode="json", by_alias=True)
     untrained = {i: {**whole[i], "epochs": 0} for i in ("fake_quantised", "hardware_mapped", "hardware_exact")}
     recipes = {"ptq": {**whole, **untrained}, "qat": whole}
-    found.append(Case("digits", model, dataset, trained.preprocessing, recipes, {"ptq": 1.5, "qat": 0.5}))
+    preprocessing = Preprocessing(mean=(MEAN,), std=(STD,))
+    found.append(Case("digits", model, dataset, preprocessing, recipes, {"ptq": 1.5, "qat": 0.5}))
     return found
 
 
@@ -85,7 +84,15 @@ def measure(case: Case, preset: str, folder: Path) -> list[str]:
     drop = top1["float"] - top1["integerise"]
     verdict = "met" if drop <= case.limits[preset] + 1e-9 else "MISSED"
     figures = [f"{top1[stage]:.2f}" for stage in ("float", "fake_quantised", "hardware_mapped", "integerise")]
-    return [case.name, preset, *figures, f"{drop:+.2f}", f"{case.limits[preset]} {verdict}", f"{samples}", f"{seconds:.0f} s"]
+    return [
+        case.name,
+        preset,
+        *figures,
+        f"{drop:+.2f}",
+        f"{case.limits[preset]} {verdict}",
+        f"{samples}",
+        f"{seconds:.0f} s",
+    ]
 
 
 def _tell(body: EventBody) -> None:
