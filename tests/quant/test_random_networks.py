@@ -1,0 +1,101 @@
+"""Random float networks through the whole pipeline: exact, close to the float network, or refused by name."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+
+from dianaq.errors import InvalidModel, QuantisationError
+from dianaq_quant.editors import canonicalise
+from dianaq_quant.editors.fake_quantise.equalise import Equalise
+from dianaq_quant.graph import run_editors
+
+from .networks import Case, cases
+from .support import graph, outputs, quantise, run_onnx
+
+FAST, MANY = 30, 300
+
+
+def logits(case: Case) -> np.ndarray:
+    """The float network's output in onnxruntime, before a final softmax."""
+    model = onnx.ModelProto()
+    model.CopyFrom(case.model)
+    if model.graph.node[-1].op_type in ("Softmax", "LogSoftmax"):
+        model.graph.output[0].name = model.graph.node.pop().input[0]
+    return run_onnx(model, case.x)
+
+
+def assert_close(actual: np.ndarray, expected: np.ndarray) -> None:
+    """Equal but for the order in which float32 sums were made."""
+    np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-4 * max(1e-30, float(np.abs(expected).max())))
+
+
+def check_import(case: Case) -> None:
+    expected = logits(case)
+    with tempfile.TemporaryDirectory() as folder:
+        network = graph(case.model, Path(folder))
+    assert_close(outputs(network, case.x), expected)
+    run_editors(network, canonicalise.EDITORS)
+    assert_close(outputs(network, case.x), expected)
+    run_editors(network, [Equalise()])
+    assert_close(outputs(network, case.x), expected)
+
+
+def check_pipeline(case: Case) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            outcome = quantise(case.model, {"x_train": case.x}, Path(folder))
+        except (QuantisationError, InvalidModel) as error:
+            assert not case.tame, "a network of usual magnitudes is never refused"
+            names = [node.name for node in case.model.graph.node]
+            assert error.param in names
+            assert str(error.param) in error.detail
+            return
+        assert len(outcome.report["verification"]["executions"]) == 4
+        assert outcome.report["accuracy"] == []
+        if case.tame:
+            check_error(case, onnx.load(str(outcome.folder / "htvm/model.onnx")))
+
+
+def check_error(case: Case, integer: onnx.ModelProto) -> None:
+    """Bit-exact executions of a wrong network would agree as well: it must also compute what the float one does."""
+    expected = logits(case)
+    error = run_onnx(integer, case.x) - expected
+    assert np.sqrt(np.mean(error**2)) <= 0.35 * np.sqrt(np.mean(expected**2)) + 1e-6
+
+
+@settings(max_examples=FAST)
+@given(cases())
+def test_import_keeps_the_function(case: Case) -> None:
+    check_import(case)
+
+
+@settings(max_examples=FAST)
+@given(cases())
+def test_any_network_is_quantised_exactly_or_refused_by_name(case: Case) -> None:
+    check_pipeline(case)
+
+
+@settings(max_examples=FAST)
+@given(cases(tame=True))
+def test_integer_network_is_close_to_the_float_one(case: Case) -> None:
+    check_pipeline(case)
+
+
+@pytest.mark.slow
+@settings(max_examples=MANY)
+@given(cases())
+def test_import_keeps_the_function_of_many(case: Case) -> None:
+    check_import(case)
+
+
+@pytest.mark.slow
+@settings(max_examples=MANY)
+@given(cases())
+def test_many_networks_are_quantised_exactly_or_refused_by_name(case: Case) -> None:
+    check_pipeline(case)
