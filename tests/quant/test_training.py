@@ -1,0 +1,195 @@
+"""The training loop: deterministic, best epoch kept, ended cleanly; and the data it is fed."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import fx
+
+from dianaq.errors import JobCancelled, QuantisationError
+from dianaq.events import EventBody, MetricsBody, ProgressBody
+from dianaq.spec import JobSpec, Preprocessing, Training
+from dianaq_quant.training.augment import flip_crop
+from dianaq_quant.training.data import Data, Split, load_data
+from dianaq_quant.training.evaluate import evaluate
+from dianaq_quant.training.loop import train
+from dianaq_quant.training.objective import Objective
+
+from .builder import ModelBuilder
+from .support import AS_IS, canonical
+
+CLASSES = 3
+
+
+def network() -> fx.GraphModule:
+    """A small classifier of 6 x 6 maps."""
+    b = ModelBuilder((1, 6, 6), seed=1)
+    y = b.relu(b.batch_norm(b.conv(b.input, 6, pads=(1, 1, 1, 1), bias=False)))
+    with tempfile.TemporaryDirectory() as folder:
+        return canonical(b.build(b.gemm(b.flatten(b.global_pool(y)), CLASSES)), Path(folder))
+
+
+def separable(count: int, seed: int) -> Split:
+    """Maps whose class is the direction of their gradient: none, across, or down."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.randint(0, CLASSES, (count,), generator=generator)
+    ramp = torch.linspace(-1, 1, 6)
+    shapes = torch.stack([torch.zeros(6, 6), ramp.sign().expand(6, 6), ramp.sign().reshape(6, 1).expand(6, 6)])
+    x = shapes[y] + 0.3 * torch.randn((count, 6, 6), generator=generator)
+    return Split(x.unsqueeze(1), y)
+
+
+@pytest.fixture
+def data() -> Data:
+    training = separable(256, 0)
+    return Data(training, separable(100, 1), None, training.take(64), AS_IS, None)
+
+
+def fit(net: fx.GraphModule, data: Data, settings: Training, **overrides: object) -> list[EventBody]:
+    events: list[EventBody] = []
+    options: dict[str, object] = {"iteration": "float", "seed": 0, "emit": events.append, "should_stop": lambda: False}
+    train(net, settings, data, **{**options, **overrides})  # type: ignore[arg-type]
+    return events
+
+
+SETTINGS = Training(epochs=8, learning_rate=0.1, batch_size=32)
+
+
+def test_training_learns_and_reports_every_epoch(data: Data) -> None:
+    net = network()
+    before = evaluate(net, data.val, AS_IS).top1
+    events = fit(net, data, SETTINGS)
+    after = evaluate(net, data.val, AS_IS).top1
+    assert after > max(before, 0.8)
+    metrics = [e for e in events if isinstance(e, MetricsBody)]
+    assert [m.epoch for m in metrics] == list(range(1, 9))
+    assert set(metrics[0].values) == {"loss", "loss_val", "accuracy_val"}
+    assert any(isinstance(e, ProgressBody) and e.label == "epoch 8/8" and e.step == e.total == 8 for e in events)
+
+
+def test_the_best_epoch_is_kept(data: Data) -> None:
+    net = network()
+    metrics = [e for e in fit(net, data, SETTINGS) if isinstance(e, MetricsBody)]
+    assert evaluate(net, data.val, AS_IS).top1 == max(m.values["accuracy_val"] for m in metrics)
+
+
+def test_a_network_that_training_makes_worse_is_left_as_it_was(data: Data) -> None:
+    net = network()
+    fit(net, data, SETTINGS)
+    good = {k: v.clone() for k, v in net.state_dict().items()}
+    wrong = Data(Split(data.train.x, (data.train.y + 1) % CLASSES), data.val, None, data.calibration, AS_IS, None)
+    fit(net, wrong, SETTINGS)
+    assert all(torch.equal(v, good[k]) for k, v in net.state_dict().items())
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(data: Data) -> None:
+    nets = [network() for _ in range(3)]
+    for net, seed in zip(nets, (0, 0, 1), strict=True):
+        fit(net, data, Training(epochs=2, learning_rate=0.05, batch_size=32, optimiser="adam"), seed=seed)
+    first, same, other = (torch.cat([p.detach().flatten() for p in n.parameters()]) for n in nets)
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_zero_epochs_change_nothing_and_need_no_labels(data: Data) -> None:
+    net = network()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    unlabelled = Data(Split(data.train.x, None), None, None, data.calibration, AS_IS, None)
+    assert fit(net, unlabelled, Training()) == []
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_distillation_alone_needs_no_labels_and_follows_the_teacher(data: Data) -> None:
+    teacher, student = network(), network()
+    fit(teacher, data, SETTINGS)
+    unlabelled = Data(Split(data.train.x, None), Split(data.val.x, None), None, data.calibration, AS_IS, None)
+    settings = Training(epochs=8, learning_rate=0.1, batch_size=32, distillation=1.0)
+    objective = Objective(1.0, teacher)
+    before = objective.figure(student, unlabelled).values["objective_val"]
+    fit(student, unlabelled, settings, teacher=teacher)
+    assert objective.figure(student, unlabelled).values["objective_val"] < before / 4
+
+
+def test_a_cancelled_training_ends_at_once(data: Data) -> None:
+    asked = iter([False, True])
+    with pytest.raises(JobCancelled, match="epoch 1 of float"):
+        fit(network(), data, SETTINGS, should_stop=lambda: next(asked))
+
+
+def test_a_loss_that_is_not_finite_is_refused_with_the_learning_rate(data: Data) -> None:
+    with pytest.raises(QuantisationError, match=r"not finite.*1e\+30") as caught:
+        fit(network(), data, Training(epochs=2, learning_rate=1e30, batch_size=32))
+    assert caught.value.param == "recipe.float.learning_rate"
+
+
+def test_flip_crop_moves_and_mirrors_but_keeps_the_pixels() -> None:
+    x = torch.arange(1, 1 + 2 * 3 * 16 * 16, dtype=torch.float32).reshape(2, 3, 16, 16).repeat(16, 1, 1, 1)
+    y = flip_crop(x, torch.Generator().manual_seed(0))
+    assert y.shape == x.shape
+    for before, after in zip(x, y, strict=True):
+        inside = after[after != 0]
+        assert set(inside.tolist()) <= set(before.flatten().tolist())
+        assert len(inside) >= 3 * 14 * 14  # the crop is shifted by at most an eighth
+    mirrored = [bool((row[0, 8, :-1] > row[0, 8, 1:])[4:-4].all()) for row in y]
+    assert 0 < sum(mirrored) < len(mirrored)
+
+
+def saved(folder: Path, **arrays: np.ndarray) -> Path:
+    path = folder / "data.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+def job(**changes: object) -> JobSpec:
+    return JobSpec.model_validate({"model": "m", "dataset": "d", **changes})
+
+
+def test_images_are_transposed_and_normalised(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (20, 8, 6, 3), dtype=np.uint8)
+    spec = job(preprocessing={"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7]})
+    data = load_data(saved(tmp_path, x_train=x), spec, (3, 8, 6))
+    batch = data.normalise(data.train.x)
+    expected = (x.transpose(0, 3, 1, 2) / 255 - np.reshape([0.1, 0.2, 0.3], (3, 1, 1))) / np.reshape(
+        [0.5, 0.6, 0.7], (3, 1, 1)
+    )
+    np.testing.assert_allclose(batch.numpy(), expected, atol=1e-6)
+    assert data.train.x.dtype == torch.uint8
+    assert data.input_step is None  # the channels' steps differ
+
+
+def test_validation_data_are_held_out_of_training_by_the_seed(tmp_path: Path) -> None:
+    x = np.arange(100, dtype=np.float32).reshape(100, 1)
+    path = saved(tmp_path, x_train=x, y_train=np.zeros(100, dtype=np.int64))
+    data = load_data(path, job(recipe={"validation_fraction": 0.2}), (1,))
+    assert (len(data.train), len(data.val)) == (80, 20)
+    assert set(data.train.x.flatten().tolist()) | set(data.val.x.flatten().tolist()) == set(range(100))
+    again = load_data(path, job(recipe={"validation_fraction": 0.2}), (1,))
+    assert torch.equal(again.val.x, data.val.x)
+    other = load_data(path, job(recipe={"validation_fraction": 0.2, "seed": 1}), (1,))
+    assert not torch.equal(other.val.x, data.val.x)
+
+
+def test_calibration_takes_as_many_training_samples_as_asked_for(tmp_path: Path) -> None:
+    path = saved(tmp_path, x_train=np.arange(50, dtype=np.float32).reshape(50, 1))
+    assert len(load_data(path, job(recipe={"calibration": {"samples": 7}}), (1,)).calibration) == 7
+    assert len(load_data(path, job(), (1,)).calibration) == 50
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "steps"),
+    [(0.5, 0.5, 1), (0.0, 1.0, 2), (0.45, 0.25, 2), (1.0, 1.0, 2)],
+    ids=["centred", "unsigned", "off-centre", "negative"],
+)
+def test_the_input_step_maps_all_pixels_into_int8(tmp_path: Path, mean: float, std: float, steps: int) -> None:
+    x = np.arange(256, dtype=np.uint8).reshape(256, 1, 1, 1)
+    spec = job(preprocessing=Preprocessing(mean=(mean,), std=(std,)))
+    data = load_data(saved(tmp_path, x_train=x), spec, (1, 1, 1))
+    assert data.input_step == pytest.approx(steps / (255 * std))
+    integers = torch.floor(data.normalise(data.train.x) / data.input_step)
+    assert integers.min() >= -128
+    assert integers.max() <= 127
+    assert len(integers.unique()) == 256 // steps or steps > 1
