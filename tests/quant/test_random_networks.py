@@ -16,8 +16,7 @@ from dianaq_quant.editors.fake_quantise.equalise import Equalise
 from dianaq_quant.graph import run_editors
 
 from .networks import Case, cases
-from .stages import imported
-from .support import outputs, quantise, run_onnx
+from .support import edited, outputs, quantise, run_onnx
 
 FAST, MANY = 30, 300
 
@@ -38,7 +37,7 @@ def assert_close(actual: np.ndarray, expected: np.ndarray) -> None:
 
 def check_import(case: Case) -> None:
     expected = logits(case)
-    network = imported(case.model)
+    network, _ = edited(case.model)
     assert_close(outputs(network, case.x), expected)
     run_editors(network, canonicalise.EDITORS)
     assert_close(outputs(network, case.x), expected)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from dianaq_quant.training.loop import train
 from dianaq_quant.training.objective import Objective
 
 from .builder import ModelBuilder
-from .support import AS_IS, canonical
+from .stages import UNCHANGED, canonical
 
 CLASSES = 3
 
@@ -29,8 +28,7 @@ def network() -> fx.GraphModule:
     """A small classifier of 6 x 6 maps."""
     b = ModelBuilder((1, 6, 6), seed=1)
     y = b.relu(b.batch_norm(b.conv(b.input, 6, pads=(1, 1, 1, 1), bias=False)))
-    with tempfile.TemporaryDirectory() as folder:
-        return canonical(b.build(b.gemm(b.flatten(b.global_pool(y)), CLASSES)), Path(folder))
+    return canonical(b.build(b.gemm(b.flatten(b.global_pool(y)), CLASSES)))
 
 
 def separable(count: int, seed: int) -> Split:
@@ -46,7 +44,7 @@ def separable(count: int, seed: int) -> Split:
 @pytest.fixture
 def data() -> Data:
     training = separable(256, 0)
-    return Data(training, separable(100, 1), None, training.take(64), AS_IS, None)
+    return Data(training, separable(100, 1), None, training.take(64), UNCHANGED, None)
 
 
 def fit(net: fx.GraphModule, data: Data, settings: Training, **overrides: object) -> list[EventBody]:
@@ -61,9 +59,9 @@ SETTINGS = Training(epochs=8, learning_rate=0.1, batch_size=32)
 
 def test_training_learns_and_reports_every_epoch(data: Data) -> None:
     net = network()
-    before = evaluate(net, data.val, AS_IS).top1
+    before = evaluate(net, data.val, UNCHANGED).top1
     events = fit(net, data, SETTINGS)
-    after = evaluate(net, data.val, AS_IS).top1
+    after = evaluate(net, data.val, UNCHANGED).top1
     assert after > max(before, 0.8)
     metrics = [e for e in events if isinstance(e, MetricsBody)]
     assert [m.epoch for m in metrics] == list(range(1, 9))
@@ -74,14 +72,14 @@ def test_training_learns_and_reports_every_epoch(data: Data) -> None:
 def test_the_best_epoch_is_kept(data: Data) -> None:
     net = network()
     metrics = [e for e in fit(net, data, SETTINGS) if isinstance(e, MetricsBody)]
-    assert evaluate(net, data.val, AS_IS).top1 == max(m.values["accuracy_val"] for m in metrics)
+    assert evaluate(net, data.val, UNCHANGED).top1 == max(m.values["accuracy_val"] for m in metrics)
 
 
 def test_a_network_that_training_makes_worse_is_left_as_it_was(data: Data) -> None:
     net = network()
     fit(net, data, SETTINGS)
     good = {k: v.clone() for k, v in net.state_dict().items()}
-    wrong = Data(Split(data.train.x, (data.train.y + 1) % CLASSES), data.val, None, data.calibration, AS_IS, None)
+    wrong = Data(Split(data.train.x, (data.train.y + 1) % CLASSES), data.val, None, data.calibration, UNCHANGED, None)
     fit(net, wrong, SETTINGS)
     assert all(torch.equal(v, good[k]) for k, v in net.state_dict().items())
 
@@ -98,7 +96,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(data: Data
 def test_zero_epochs_change_nothing_and_need_no_labels(data: Data) -> None:
     net = network()
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    unlabelled = Data(Split(data.train.x, None), None, None, data.calibration, AS_IS, None)
+    unlabelled = Data(Split(data.train.x, None), None, None, data.calibration, UNCHANGED, None)
     assert fit(net, unlabelled, Training()) == []
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
@@ -106,7 +104,7 @@ def test_zero_epochs_change_nothing_and_need_no_labels(data: Data) -> None:
 def test_distillation_alone_needs_no_labels_and_follows_the_teacher(data: Data) -> None:
     teacher, student = network(), network()
     fit(teacher, data, SETTINGS)
-    unlabelled = Data(Split(data.train.x, None), Split(data.val.x, None), None, data.calibration, AS_IS, None)
+    unlabelled = Data(Split(data.train.x, None), Split(data.val.x, None), None, data.calibration, UNCHANGED, None)
     settings = Training(epochs=8, learning_rate=0.1, batch_size=32, distillation=1.0)
     objective = Objective(1.0, teacher)
     before = objective.figure(student, unlabelled).values["objective_val"]
