@@ -21,10 +21,10 @@ EXPOSE 8000
 CMD ["python", "-m", "dianaq_service"]
 
 FROM base AS worker
-# The CPU build of torch. For GPUs, build with the index of the CUDA release that the driver supports, for
-# example --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-RUN pip install --extra-index-url "${TORCH_INDEX}" ".[worker]"
+# torch as the package index provides it, with CUDA on Linux. For another build (CPU alone is a tenth of the size), give
+# the index that "Get started" on pytorch.org names for it: --build-arg TORCH_INDEX=URL
+ARG TORCH_INDEX=
+RUN pip install ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} ".[worker]"
 USER dianaq
 VOLUME /data
 CMD ["python", "-m", "dianaq_worker"]

@@ -222,14 +222,14 @@ def test_bias_of_a_layer_that_is_the_output_stays_apart() -> None:
         network_of(built(recipe, shape=(4,)))
 
 
-def constant_operand(op: str, index: int, *, features: int = 3) -> Recipe:
+def computed_operand(op: str, index: int) -> Recipe:
     """A layer whose input of that index is computed instead of constant."""
 
     def recipe(b: ModelBuilder) -> Tensor:
-        computed = {"Conv": (3, 4, 1, 1), "Gemm": (4, 3), "MatMul": (4, 3)}
-        values: list[Any] = [b.input, b.constant(np.zeros(computed[op])), b.constant(np.zeros(3))]
+        weight = np.zeros((3, 4, 1, 1) if op == "Conv" else (4, 3))
+        values: list[Any] = [b.input, b.constant(weight), b.constant(np.zeros(3))]
         values = values[: 2 if op == "MatMul" else 3]
-        values[index] = b.node("Relu", [values[index]], ())
+        values[index] = b.node("Identity", [b.relu(b.input)], ())
         return b.node(op, values, (), "it")
 
     return recipe
@@ -237,11 +237,11 @@ def constant_operand(op: str, index: int, *, features: int = 3) -> Recipe:
 
 REFUSED: dict[str, tuple[Recipe, tuple[int, ...], str]] = {
     "unknown": (lambda b: b.node("Sigmoid", [b.input], MAP, "it"), MAP, "not supported; supported are Add, Average"),
-    "computed weight": (constant_operand("Conv", 1), MAP, "the weight and the bias must be constants"),
-    "computed bias": (constant_operand("Conv", 2), MAP, "the weight and the bias must be constants"),
-    "computed B": (constant_operand("Gemm", 1), (4,), "B and C must be constants"),
-    "computed C": (constant_operand("Gemm", 2), (4,), "B and C must be constants"),
-    "computed matrix": (constant_operand("MatMul", 1), (4,), "the second operand must be a constant"),
+    "computed weight": (computed_operand("Conv", 1), MAP, "the weight and the bias must be constants"),
+    "computed bias": (computed_operand("Conv", 2), MAP, "the weight and the bias must be constants"),
+    "computed B": (computed_operand("Gemm", 1), (4,), "B and C must be constants"),
+    "computed C": (computed_operand("Gemm", 2), (4,), "B and C must be constants"),
+    "computed matrix": (computed_operand("MatMul", 1), (4,), "the second operand must be a constant"),
     "1-d conv": (
         lambda b: b.node("Conv", [b.input, b.constant(np.ones((2, 4, 3)))], (2, 4), "it"),
         (4, 6),
@@ -282,8 +282,13 @@ REFUSED: dict[str, tuple[Recipe, tuple[int, ...], str]] = {
         MAP,
         r"both inputs must have one shape, they have \(4, 6, 5\) and \(4, 1, 1\)",
     ),
-    "add of a constant to no layer": (
+    "add of a constant to the input": (
         lambda b: b.node("Add", [b.input, b.constant(1.0)], MAP, "it"),
+        MAP,
+        "the addition of a constant is supported only as the bias, one value per output channel",
+    ),
+    "add of a constant to no layer": (
+        lambda b: b.node("Add", [b.relu(b.input), b.constant(1.0)], MAP, "it"),
         MAP,
         "the addition of a constant is supported only as the bias, one value per output channel",
     ),
@@ -356,13 +361,21 @@ REFUSED: dict[str, tuple[Recipe, tuple[int, ...], str]] = {
         "supported only as the last operator",
     ),
     "batch norm of computed statistics": (
-        lambda b: b.node(
-            "BatchNormalization", [b.input, *[b.constant(np.ones(4))] * 3, b.relu(Tensor("c0", (4,)))], MAP, "it"
-        ),
+        lambda b: b.node("BatchNormalization", [b.input, *[b.constant(np.ones(4))] * 3, b.relu(b.input)], MAP, "it"),
         MAP,
         "scale, bias, mean and variance must be constants",
     ),
     "relu of a constant": (
+        lambda b: b.node("Relu", [b.constant(np.ones((1, 4)))], (4,), "it"),
+        (4,),
+        "is a constant; fold constants before the export",
+    ),
+    "dropout of a constant": (
+        lambda b: b.node("Dropout", [b.constant(np.ones((1, 4)))], (4,), "it"),
+        (4,),
+        "is a constant; fold constants before the export",
+    ),
+    "flatten of a constant": (
         lambda b: b.node("Flatten", [b.constant(np.ones((1, 4)))], (4,), "it"),
         (4,),
         "is a constant; fold constants before the export",

@@ -69,7 +69,7 @@ class Importer:
 
     def call(self, step: Step, module: nn.Module, *inputs: str) -> None:
         """Add a module that computes the step's output from the named inputs."""
-        values = [self.values[name] for name in inputs or step.node.input[:1]]
+        values = [step.value(self, name) for name in inputs or step.node.input[:1]]
         module.eval()
         try:
             with torch.no_grad():
@@ -90,7 +90,7 @@ class Importer:
 
     def alias(self, step: Step) -> None:
         """Let the step's output be its input."""
-        self.values[step.node.output[0]] = self.values[step.node.input[0]]
+        self.values[step.node.output[0]] = step.value(self, step.node.input[0])
 
 
 @dataclass(frozen=True)
@@ -109,16 +109,19 @@ class Step:
         """An error that names the node, its operator, and why."""
         return UnsupportedOperator(f"{self.describe()}: {why}", param=self.name)
 
-    def example(self, importer: Importer, index: int = 0) -> Tensor:
-        """An example of an input.
+    def value(self, importer: Importer, name: str) -> Value:
+        """The value of an input.
 
         Raises:
             UnsupportedOperator: the input is a constant, so the node would compute a constant.
         """
-        name = self.node.input[index]
         if name not in importer.values:
             raise self.refuse(f"input {name!r} is a constant; fold constants before the export")
-        return importer.values[name].example
+        return importer.values[name]
+
+    def example(self, importer: Importer, index: int = 0) -> Tensor:
+        """An example of an input, which must not be a constant."""
+        return self.value(importer, self.node.input[index]).example
 
 
 def free_name_of(root: nn.Module, name: str) -> str:

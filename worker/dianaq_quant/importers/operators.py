@@ -203,7 +203,7 @@ def _add_bias(importer: Importer, step: Step, constant: str) -> None:
     """MatMul or Conv, then the addition of a constant per channel: the layer's bias."""
     other = next(n for n in step.node.input if n != constant)
     value = importer.values.get(other)
-    layer = None if value is None else importer.root.get_submodule(str(value.node.target))
+    layer = None if value is None else getattr(importer.root, str(value.node.target), None)
     values = importer.constants[constant]
     uses = sum(list(n.input).count(other) for n in importer.onnx_graph.node)
     uses += sum(o.name == other for o in importer.onnx_graph.output)
