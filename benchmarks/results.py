@@ -22,7 +22,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def record(title: str, body: str) -> None:
     """Write a section, with date, commit and machine, in place of the one of the same title."""
-    where = f"{date.today().isoformat()}, commit {_commit()}, {_machine()}."
+    where = f"{date.today().isoformat()}, commit {COMMIT}, {_machine()}."
     section = f"## {title}\n{where}\n\n{body.strip()}\n"
     old = RESULTS.read_text() if RESULTS.exists() else "# Results\n"
     head, *sections = old.split("\n## ")
@@ -40,3 +40,7 @@ def _commit() -> str:
 
 def _machine() -> str:
     return f"{torch.get_num_threads()} CPU threads, {platform.machine()}, torch {torch.__version__}"
+
+
+COMMIT = _commit()
+"""The code that is measured: read at the start, as it may change while a long benchmark runs."""
