@@ -15,65 +15,37 @@ import torch
 from torch import Tensor, fx, nn
 
 from dianaq.events import EventBody, MetricsBody, StageBody
-from dianaq.ranges import QRange
-from dianaq.spec import Calibration, JobSpec
-from dianaq_quant.editors import canonicalise, fake_quantise, hardware, integerise
-from dianaq_quant.editors.hardware.plan import ScalePlan, plan_scales
-from dianaq_quant.export.layers import IntegerNetwork, read_layers
+from dianaq.spec import JobSpec
 from dianaq_quant.graph import Edit, Editor, run_editors
-from dianaq_quant.graph.shapes import record_shapes
 from dianaq_quant.importers import import_onnx
 from dianaq_quant.importers.onnx import Network
 from dianaq_quant.pipeline import run
-from dianaq_quant.training.calibrate import calibrate, observe
-from dianaq_quant.training.data import Normalisation, Split
 
-INT8 = QRange(bitwidth=8)
-AS_IS = Normalisation(torch.ones(()), torch.zeros(()))
+from .stages import imported
 
 
-def run_onnx(model: onnx.ModelProto, x: np.ndarray, *, one_by_one: bool = True) -> np.ndarray:
-    """The model's output in onnxruntime, as it is written; sample by sample if its batch is 1."""
+def run_onnx(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+    """The model's output in onnxruntime, sample by sample, as the model is written."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    parts = [x[i : i + 1] for i in range(len(x))] if one_by_one else [x]
-    return np.concatenate([session.run(None, {name: part})[0] for part in parts])
-
-
-def load(model: onnx.ModelProto, folder: Path) -> Network:
-    """The model, imported."""
-    onnx.save(model, str(folder / "model.onnx"))
-    return import_onnx(folder / "model.onnx")
+    return np.concatenate([session.run(None, {name: x[i : i + 1]})[0] for i in range(len(x))])
 
 
 def network_of(model: onnx.ModelProto) -> Network:
     """The import of a model in memory, with its notes."""
     with tempfile.TemporaryDirectory() as folder:
-        return load(model, Path(folder))
+        path = Path(folder) / "model.onnx"
+        onnx.save(model, path)
+        return import_onnx(path)
 
 
 def edited(model: onnx.ModelProto, *editors: Editor) -> tuple[fx.GraphModule, list[Edit]]:
     """A model in memory after some editors, and what they report."""
-    network = network_of(model)
-    record_shapes(network.graph, network.input_shape)
-    return network.graph, run_editors(network.graph, editors)
-
-
-def graph(model: onnx.ModelProto, folder: Path) -> fx.GraphModule:
-    """The imported graph, its shapes recorded."""
-    network = load(model, folder)
-    record_shapes(network.graph, network.input_shape)
-    return network.graph
-
-
-def canonical(model: onnx.ModelProto, folder: Path) -> fx.GraphModule:
-    """The model in canonical form."""
-    network = graph(model, folder)
-    run_editors(network, canonicalise.EDITORS)
-    return network
+    network = imported(model)
+    return network, run_editors(network, editors)
 
 
 def outputs(network: nn.Module, x: np.ndarray) -> np.ndarray:
@@ -92,54 +64,6 @@ def modules(network: fx.GraphModule, kind: type[nn.Module]) -> list[Any]:
     """Called modules of a class, in execution order."""
     found = [network.get_submodule(str(n.target)) for n in network.graph.nodes if n.op == "call_module"]
     return [m for m in found if isinstance(m, kind)]
-
-
-def applied(edits: list[Edit]) -> list[tuple[str, str]]:
-    """Editor and node of every edit that was applied."""
-    return [(e.editor, e.node) for e in edits if e.applied]
-
-
-def fake_quantised(
-    model: onnx.ModelProto, folder: Path, x: np.ndarray, *, equalise: bool = False, qrange: QRange = INT8
-) -> fx.GraphModule:
-    """The model, fake-quantised and calibrated on `x`."""
-    network = canonical(model, folder)
-    run_editors(network, fake_quantise.editors(qrange, qrange, equalise=equalise))
-    calibrate(network, Split(torch.from_numpy(x), None), AS_IS, Calibration())
-    return network
-
-
-def folded(model: onnx.ModelProto, folder: Path, x: np.ndarray) -> fx.GraphModule:
-    """The model as `plan_scales` takes it."""
-    network = fake_quantised(model, folder, x)
-    run_editors(network, [*hardware.MAPPING, *hardware.FOLDING])
-    observe(network, Split(torch.from_numpy(x), None), AS_IS)
-    return network
-
-
-@dataclass
-class Stages:
-    """A model on its way: folded with float semantics, its plan, exact, and integer."""
-
-    folded: fx.GraphModule
-    plan: ScalePlan
-    exact: fx.GraphModule
-    integer: IntegerNetwork
-
-
-def stages(model: onnx.ModelProto, folder: Path, x: np.ndarray) -> Stages:
-    """Quantise a model without training, without bias correction."""
-    reference = folded(model, folder, x)
-    network = folded(model, folder, x)
-    plan = plan_scales(network, weights="mse", activations="mse", input_step=None)
-    run_editors(network, hardware.exact_editors(plan))
-    integer = folded(model, folder, x)
-    run_editors(
-        integer, hardware.exact_editors(plan_scales(integer, weights="mse", activations="mse", input_step=None))
-    )
-    run_editors(integer, integerise.EDITORS)
-    record_shapes(integer, tuple(x.shape[1:]))
-    return Stages(reference, plan, network.eval(), read_layers(integer))
 
 
 @dataclass
