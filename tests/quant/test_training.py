@@ -186,7 +186,7 @@ def test_the_input_step_maps_all_pixels_into_int8(tmp_path: Path, mean: float, s
     x = np.arange(256, dtype=np.uint8).reshape(256, 1, 1, 1)
     spec = job(preprocessing=Preprocessing(mean=(mean,), std=(std,)))
     data = load_data(saved(tmp_path, x_train=x), spec, (1, 1, 1))
-    assert data.input_step == pytest.approx(steps / (255 * std))
+    assert data.input_step == pytest.approx(steps / (255 * std), rel=1e-4)
     integers = torch.floor(data.normalise(data.train.x) / data.input_step)
     assert integers.min() >= -128
     assert integers.max() <= 127
