@@ -34,7 +34,7 @@ from dianaq_quant.training.calibrate import calibrate, correct_biases, observe
 from dianaq_quant.training.data import Data, load_data
 from dianaq_quant.training.evaluate import evaluate
 from dianaq_quant.training.loop import train
-from dianaq_quant.verify import Verification, sample_inputs, verify
+from dianaq_quant.verify import DATA_SAMPLES, Verification, sample_inputs, verify
 
 
 @dataclass
@@ -161,14 +161,11 @@ def verify_(state: State) -> None:
     data = state.loaded
     _, split = data.report_split or ("calibration", data.calibration)
     x, real, random = sample_inputs(
-        data.normalise(split.x[:DATA_LIMIT]), state.integer.entrance.scale, state.spec.recipe.seed
+        data.normalise(split.x[:DATA_SAMPLES]), state.integer.entrance.scale, state.spec.recipe.seed
     )
     executions = verify(state.integer, state.network, *state.files, x)
     state.report.add_verification(Verification(real, random, len(state.integer.layers) + 1, executions))
 
-
-DATA_LIMIT = 128
-"""Samples that are normalised for the verification, which takes what it needs of them."""
 
 STAGES: list[tuple[Stage, Callable[[State], None]]] = [
     ("import", import_),
