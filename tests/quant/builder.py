@@ -164,8 +164,11 @@ class ModelBuilder:
         bias: bool = True,
         scale: float = 1.0,
         name: str | None = None,
+        weight: np.ndarray | None = None,
     ) -> Tensor:
-        weight = self.random.normal(0, np.sqrt(2 / x.shape[0]), (features, x.shape[0])) * scale
+        """Fully connected; `weight` is (features, inputs) whatever the attribute says."""
+        if weight is None:
+            weight = self.random.normal(0, np.sqrt(2 / x.shape[0]), (features, x.shape[0])) * scale
         inputs: list[Tensor | str] = [x, self.constant(weight if trans_b else weight.T)]
         if bias or self.opset < 11:
             inputs.append(self.constant(self.random.normal(0, 0.3, features) * scale))
