@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from dianaq.errors import VerificationError
 from dianaq_quant.editors import integerise
 from dianaq_quant.export import export_dory, export_htvm
+from dianaq_quant.export.dory import without_annotations
 from dianaq_quant.export.layers import IntegerNetwork, read_layers, run_recording
 from dianaq_quant.graph import run_editors
 from dianaq_quant.graph.shapes import record_shapes
@@ -145,6 +146,14 @@ def test_dory_names_are_decimal_and_strictly_increasing(written) -> None:
     assert known == {n.output[0] for n in model.graph.node}
 
 
+def test_dory_declares_the_shapes_that_onnx_infers(written) -> None:
+    plain = without_annotations(written[3].proto)
+    declared = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in plain.graph.value_info}
+    del plain.graph.value_info[:]
+    inferred = onnx.shape_inference.infer_shapes(plain, strict_mode=True, data_prop=True).graph.value_info
+    assert declared == {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in inferred}
+
+
 def test_dory_layers_carry_the_attributes_that_its_front_end_reads(written) -> None:
     model = onnx.load(written[4] / "dory" / "model.onnx")
     values = constants(model)
@@ -246,6 +255,19 @@ def test_a_changed_weight_is_noticed_and_its_layer_named(written, dialect: str) 
     with pytest.raises(VerificationError, match=rf"{dialect}/model.onnx differs .* at stem") as caught:
         verify(integer, exact, models["htvm"], models["dory"], inputs)
     assert caught.value.param == "stem"
+
+
+@pytest.mark.parametrize("dialect", ["htvm", "dory"])
+def test_a_fraction_in_a_bias_is_noticed_and_its_layer_named(written, dialect: str) -> None:
+    """Half a step of the head's output: its requantisation may hide less, but not in 128 samples."""
+    exact, integer, htvm, dory, _, inputs = written
+    models = {"htvm": htvm, "dory": dory}
+    last = [n for n in models[dialect].proto.graph.node if n.op_type == "Gemm"][-1]
+    half = 0.5 * 2 ** integer.layers[-1].module.shift.shift + 0.25
+    models[dialect] = tampered(models[dialect], last.input[2], lambda a: a + half)
+    with pytest.raises(VerificationError, match=rf"{dialect}/model.onnx differs .* at head") as caught:
+        verify(integer, exact, models["htvm"], models["dory"], inputs)
+    assert caught.value.param == "head"
 
 
 def test_a_wider_clip_is_noticed(written) -> None:
