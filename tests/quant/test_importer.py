@@ -140,6 +140,14 @@ def test_gemm_factors_are_multiplied_in() -> None:
     assert layer.bias.tolist() == [3, 6]
 
 
+def test_constants_may_be_plain_numbers() -> None:
+    b = ModelBuilder((2, 3, 3))
+    bounds = [b.node("Constant", [], (), value_float=v) for v in (0.0, 6.0)]
+    y = b.node("Clip", [b.conv(b.input, 2, (1, 1)), *bounds], (2, 3, 3))
+    y = b.node("Reshape", [y, b.node("Constant", [], (2,), value_ints=[-1, 18])], (18,))
+    assert kinds(network_of(b.build(y)).graph) == ["Conv2d", "Ceiling", "Flatten"]
+
+
 def test_constant_nodes_and_their_identities_are_constants() -> None:
     def recipe(b: ModelBuilder) -> Tensor:
         value = onnx.numpy_helper.from_array(np.ones((2, 4), np.float32))

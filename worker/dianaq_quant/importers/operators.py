@@ -25,9 +25,15 @@ Handler = Callable[[Importer, Step], None]
 
 
 def _constant(importer: Importer, step: Step) -> None:
-    if "value" not in step.attributes:
-        raise step.refuse("only tensor constants are supported")
-    importer.constants[step.node.output[0]] = numpy_helper.to_array(step.attributes["value"])
+    """A dense tensor, or numbers in one of the attributes that stand for one (ONNX, Constant since version 12)."""
+    kind = next((k for k in step.attributes if k.startswith("value")), "none")
+    if kind == "value":
+        array = numpy_helper.to_array(step.attributes["value"])
+    elif kind in ("value_float", "value_floats", "value_int", "value_ints"):
+        array = np.asarray(step.attributes[kind], np.float32 if "float" in kind else np.int64)
+    else:
+        raise step.refuse(f"a constant of numbers is supported, this one has {kind}")
+    importer.constants[step.node.output[0]] = array
 
 
 def _identity(importer: Importer, step: Step) -> None:
