@@ -147,8 +147,11 @@ def test_the_lowest_bit_of_a_large_accumulator_decides() -> None:
     shift = 18
     multiple = -(-total // 2**shift) * 2**shift
     bias = torch.tensor([multiple - total, multiple - total - 1.0])
-    integer = IntegerLinear(weight, bias, Shift(shift, INT8))
-    assert integer(x).tolist() == [[multiple >> shift, (multiple >> shift) - 1]]
+    wanted = [[multiple >> shift, (multiple >> shift) - 1]]
+    assert IntegerLinear(weight, bias, Shift(shift, INT8))(x).tolist() == wanted
+    exact = exact_linear(weight, bias - 2 ** (shift - 1), shift, INT8)
+    assert torch.equal(exact.integer_bias(), bias)
+    assert exact(x).tolist() == wanted
 
 
 def test_bound_is_the_largest_accumulator_of_any_input() -> None:
@@ -191,7 +194,8 @@ def maps_of_every_sum(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return x.reshape(1, len(sums), height, width), sums
 
 
-SIZES = [(7, 7), (5, 3), (3, 3), (8, 8), (1, 1), (25, 5), (13, 11)]
+# 55 and 82 are such that float32 takes n * (1 / n) for less than 1.
+SIZES = [(7, 7), (5, 3), (3, 3), (8, 8), (1, 1), (25, 5), (13, 11), (11, 5), (2, 41)]
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)

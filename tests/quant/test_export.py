@@ -109,6 +109,9 @@ def test_htvm_relu_after_an_addition_is_a_clip_of_its_own(written) -> None:
     (producer,) = [n for n in model.graph.node if clips[0].input[0] in n.output]
     assert producer.op_type == "Min"
     assert float(values[producer.input[1]].item()) == 127
+    (lower,) = [n for n in model.graph.node if producer.input[0] in n.output]
+    assert lower.op_type == "Max"
+    assert float(values[lower.input[1]].item()) == -128  # the requantisation itself is signed
 
 
 def test_htvm_model_quantises_its_float_input_and_ends_in_a_division(written) -> None:
