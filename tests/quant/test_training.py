@@ -84,6 +84,17 @@ def test_a_network_that_training_makes_worse_is_left_as_it_was(data: Data) -> No
     assert all(torch.equal(v, good[k]) for k, v in net.state_dict().items())
 
 
+def test_held_out_data_do_not_speak_for_the_network_that_has_seen_them(data: Data) -> None:
+    net = network()
+    fit(net, data, SETTINGS)
+    good = {k: v.clone() for k, v in net.state_dict().items()}
+    wrong = Split(data.train.x, (data.train.y + 1) % CLASSES)
+    events = fit(net, Data(wrong, data.val, None, data.calibration, UNCHANGED, None, held_out=True), SETTINGS)
+    assert any(not torch.equal(v, good[k]) for k, v in net.state_dict().items())
+    best = max(e.values["accuracy_val"] for e in events if isinstance(e, MetricsBody))
+    assert evaluate(net, data.val, UNCHANGED).top1 == best
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(data: Data) -> None:
     nets = [network() for _ in range(3)]
     for net, seed in zip(nets, (0, 0, 1), strict=True):
@@ -164,6 +175,7 @@ def test_validation_data_are_held_out_of_training_by_the_seed(tmp_path: Path) ->
     path = saved(tmp_path, x_train=x, y_train=np.zeros(100, dtype=np.int64))
     data = load_data(path, job(recipe={"validation_fraction": 0.2}), (1,))
     assert (len(data.train), len(data.val)) == (80, 20)
+    assert data.held_out
     assert set(data.train.x.flatten().tolist()) | set(data.val.x.flatten().tolist()) == set(range(100))
     again = load_data(path, job(recipe={"validation_fraction": 0.2}), (1,))
     assert torch.equal(again.val.x, data.val.x)

@@ -59,6 +59,7 @@ class Normalisation:
 class Data:
     """The splits, the normalisation, and the real value of one pixel step where all channels share it.
 
+    `held_out` says that `val` was taken out of `train`, where a network that was trained before has seen it.
     `calibration` is a fixed random part of `train`. `test` falls back on `val` for reporting: see `report_split`.
     """
 
@@ -68,6 +69,7 @@ class Data:
     calibration: Split
     normalise: Normalisation
     input_step: float | None
+    held_out: bool = False
 
     @property
     def report_split(self) -> tuple[str, Split] | None:
@@ -97,7 +99,8 @@ def load_data(path: Path, spec: JobSpec, input_shape: tuple[int, ...]) -> Data:
     calibration = train.pick(order[: spec.recipe.calibration.samples])
     is_image = arrays["x_train"].dtype == np.uint8
     normalise = _normalisation(spec.preprocessing, input_shape, is_image)
-    return Data(train, val, splits.get("test"), calibration, normalise, _pixel_step(spec.preprocessing, is_image))
+    step = _pixel_step(spec.preprocessing, is_image)
+    return Data(train, val, splits.get("test"), calibration, normalise, step, held_out="val" not in splits)
 
 
 def batches(split: Split, size: int = EVALUATION_BATCH) -> Iterator[tuple[Tensor, Tensor | None]]:

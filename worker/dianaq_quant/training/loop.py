@@ -32,7 +32,10 @@ def train(
     emit: Emit,
     should_stop: Callable[[], bool],
 ) -> None:
-    """Train in place and leave the weights with the best validation figure, the state before training included.
+    """Train in place and leave the weights of the epoch with the best validation figure.
+
+    The state before training competes, unless the validation data were held out of the training data: a network that
+    was trained on them before would be preferred for what it remembers.
 
     That figure is the accuracy; where the loss is distilled from a teacher, it is that loss on the validation split,
     because what is wanted then is the teacher's output. The same seed, device and thread count give the same weights.
@@ -49,7 +52,7 @@ def train(
     optimiser = _optimiser(network, settings)
     steps = max(1, len(data.train) // settings.batch_size)  # the last, smaller batch is left out
     rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps, settings))
-    best = objective.figure(network, data)
+    best = None if data.held_out else objective.figure(network, data)
     best_state = copy.deepcopy(network.state_dict())
     for epoch in range(1, settings.epochs + 1):
         network.train()
@@ -74,7 +77,7 @@ def train(
             )
         measured = objective.figure(network, data)
         emit(MetricsBody(stage=iteration, epoch=epoch, values={"loss": total / steps, **measured.values}))
-        if measured.key >= best.key:
+        if best is None or measured.key >= best.key:
             best, best_state = measured, copy.deepcopy(network.state_dict())
     network.load_state_dict(best_state)
     network.eval()
