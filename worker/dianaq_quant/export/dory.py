@@ -95,7 +95,7 @@ def build_dory(network: IntegerNetwork) -> DoryModel:
     fused = []
     ranges: dict[str, tuple[int, int]] = {}
     for layer in network.layers:
-        tensors[layer.name] = _write(writer, layer, [tensors[name] for name in layer.inputs], network)
+        tensors[layer.name] = _write(writer, layer, [tensors[name] for name in layer.inputs])
         shift = getattr(layer.module, "shift", None)
         if isinstance(shift, Shift):
             ranges[tensors[layer.name]] = (shift.qrange.lo, shift.qrange.hi)
@@ -119,7 +119,7 @@ def _is_reshape(layer: Layer) -> bool:
     return not isinstance(layer.module, IntegerConv2d | IntegerLinear | IntegerAdd | IntegerGlobalAvgPool2d | MaxPool2d)
 
 
-def _write(writer: _Writer, layer: Layer, inputs: list[str], network: IntegerNetwork) -> str:
+def _write(writer: _Writer, layer: Layer, inputs: list[str]) -> str:
     module, shape = layer.module, layer.shape
     if isinstance(module, IntegerConv2d):
         source = _conv(writer, layer, module, inputs)

@@ -34,11 +34,10 @@ def train(
 ) -> None:
     """Train in place and leave the weights of the epoch with the best validation figure.
 
-    The state before training competes, unless the validation data were held out of the training data: a network that
-    was trained on them before would be preferred for what it remembers.
-
     That figure is the accuracy; where the loss is distilled from a teacher, it is that loss on the validation split,
-    because what is wanted then is the teacher's output. The same seed, device and thread count give the same weights.
+    because what is wanted then is the teacher's output. The state before training competes, unless the validation
+    data were held out of the training data: a network that was trained on them before would be preferred for what it
+    remembers. The same seed, device and thread count give the same weights.
 
     Raises:
         JobCancelled: `should_stop` turned true.
