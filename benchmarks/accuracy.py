@@ -53,9 +53,10 @@ def cases(folder: Path) -> list[Case]:
 
     cifar, normalised = cifar10(folder), Preprocessing(mean=(0.5,), std=(0.5,))
     # Flips and crops leave a CIFAR-10 image in its class: what its owner knows of the data, and a preset cannot.
+    augmented = {"augmentation": "flip_crop"}
     presets: dict[str, dict[str, object]] = {
         "ptq": {"preset": "ptq"},
-        "qat": {"preset": "qat", "hardware_exact": {"augmentation": "flip_crop"}},
+        "qat": {"preset": "qat", "hardware_mapped": augmented, "hardware_exact": augmented},
     }
     found = [
         Case(name, DATA / "models" / f"diana_{name}.onnx", cifar, normalised, presets, {"ptq": 0.6, "qat": qat})

@@ -203,3 +203,21 @@ def test_the_input_step_maps_all_pixels_into_int8(tmp_path: Path, mean: float, s
     assert integers.min() >= -128
     assert integers.max() <= 127
     assert len(integers.unique()) == 256 // steps or steps > 1
+
+
+def test_averaging_keeps_the_moving_average_of_the_weights(data: Data) -> None:
+    net = network()
+    averages = [p.detach().clone() for p in net.parameters()]
+    steps = 0
+
+    def follow() -> bool:
+        nonlocal steps
+        steps += 1
+        for mean, present in zip(averages, net.parameters(), strict=True):
+            mean.lerp_(present.detach(), 1 - min(0.5, (1 + steps) / (10 + steps)))
+        return False
+
+    fit(net, data, SETTINGS.model_copy(update={"epochs": 1, "averaging": 0.5}), should_stop=follow)
+    assert steps == 8
+    for mean, kept in zip(averages, net.parameters(), strict=True):
+        assert torch.allclose(mean, kept, atol=1e-6)

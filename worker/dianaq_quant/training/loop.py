@@ -32,7 +32,7 @@ def train(
     emit: Emit,
     should_stop: Callable[[], bool],
 ) -> None:
-    """Train in place and leave the weights of the epoch with the best validation figure.
+    """Train in place and leave the weights (or their moving average) of the epoch with the best validation figure.
 
     That figure is the accuracy; where the loss is distilled from a teacher, it is that loss on the validation split,
     because what is wanted then is the teacher's output. The state before training competes, unless the validation
@@ -53,6 +53,8 @@ def train(
     rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps, settings))
     best = None if data.held_out else objective.figure(network, data)
     best_state = copy.deepcopy(network.state_dict())
+    averaged = copy.deepcopy(network) if settings.averaging else network
+    taken = 0
     for epoch in range(1, settings.epochs + 1):
         network.train()
         total = 0.0
@@ -62,6 +64,9 @@ def train(
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             rate.step()
+            taken += 1
+            if settings.averaging:
+                _average(averaged, network, settings.averaging, taken)
             total += float(loss.detach())
             if should_stop():
                 raise JobCancelled(f"cancelled in epoch {epoch} of {iteration}")
@@ -74,12 +79,24 @@ def train(
                 f"a learning rate below {settings.learning_rate} may help",
                 param=f"recipe.{iteration}.learning_rate",
             )
-        measured = objective.figure(network, data)
+        measured = objective.figure(averaged, data)
         emit(MetricsBody(stage=iteration, epoch=epoch, values={"loss": total / steps, **measured.values}))
         if best is None or measured.key >= best.key:
-            best, best_state = measured, copy.deepcopy(network.state_dict())
+            best, best_state = measured, copy.deepcopy(averaged.state_dict())
     network.load_state_dict(best_state)
     network.eval()
+
+
+@torch.no_grad()
+def _average(averaged: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    """Move an average of the parameters towards the present ones; buffers are taken as they are.
+
+    The first steps weigh more, so that the average soon forgets the state before training.
+    """
+    weight = 1 - min(decay, (1 + step) / (10 + step))
+    torch._foreach_lerp_(list(averaged.parameters()), list(network.parameters()), weight)
+    for mean, present in zip(averaged.buffers(), network.buffers(), strict=True):
+        mean.copy_(present)
 
 
 def _shuffled(data: Data, settings: Training, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor | None]]:
