@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dianaq.client import Client, JobHandle
+    from dianaq.cores import AnalogWeights, CoreMapping, Noise, NoiseSweep, Target
     from dianaq.errors import DianaqError, JobCancelled, JobFailed, ServiceUnavailable
+    from dianaq.quantisers import InitStrategy, QuantiserRule, Quantisers, QuantiserSpec
     from dianaq.ranges import QRange
     from dianaq.resources import Artifact, Dataset, Job, Model
     from dianaq.spec import (
         Calibration,
-        CoreMapping,
         JobSpec,
         PostTraining,
         Preprocessing,
-        Ranges,
         Recipe,
         Training,
     )
@@ -40,24 +40,31 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AnalogWeights",
     "Artifact",
     "Calibration",
     "Client",
     "CoreMapping",
     "Dataset",
     "DianaqError",
+    "InitStrategy",
     "Job",
     "JobCancelled",
     "JobFailed",
     "JobHandle",
     "JobSpec",
     "Model",
+    "Noise",
+    "NoiseSweep",
     "PostTraining",
     "Preprocessing",
     "QRange",
-    "Ranges",
+    "QuantiserRule",
+    "QuantiserSpec",
+    "Quantisers",
     "Recipe",
     "ServiceUnavailable",
+    "Target",
     "Training",
     "__version__",
 ]
@@ -65,15 +72,15 @@ __all__ = [
 _HOMES = {
     "client": ("Client", "JobHandle"),
     "errors": ("DianaqError", "JobCancelled", "JobFailed", "ServiceUnavailable"),
+    "cores": ("AnalogWeights", "CoreMapping", "Noise", "NoiseSweep", "Target"),
+    "quantisers": ("InitStrategy", "QuantiserRule", "QuantiserSpec", "Quantisers"),
     "ranges": ("QRange",),
     "resources": ("Artifact", "Dataset", "Job", "Model"),
     "spec": (
         "Calibration",
-        "CoreMapping",
         "JobSpec",
         "PostTraining",
         "Preprocessing",
-        "Ranges",
         "Recipe",
         "Training",
     ),

@@ -11,13 +11,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from dianaq.cores import AnalogWeights, CoreMapping, Noise, NoiseSweep, Target
 from dianaq.errors import InvalidSpec
 from dianaq.events import ITERATIONS, Iteration
-from dianaq.ranges import InitStrategy, QRange
+from dianaq.quantisers import Quantisers
 
 Preset = Literal["ptq", "qat"]
-Core = Literal["digital"]
-"""Where a linear layer runs. The analog core is not supported yet."""
 
 
 class _Spec(BaseModel):
@@ -72,12 +71,10 @@ class Training(_Spec):
 
 
 class Calibration(_Spec):
-    """What the observers see before scales are chosen, and how they are chosen."""
+    """What the observers see before scales are chosen."""
 
     samples: Annotated[int, Field(ge=1)] = 512
     """Training samples that the observers see; all of them when there are fewer."""
-    weights: InitStrategy = "mse"
-    activations: InitStrategy = "mse"
 
 
 class PostTraining(_Spec):
@@ -87,21 +84,6 @@ class PostTraining(_Spec):
     """Cross-layer equalisation of channel ranges (Nagel et al., 2019) where no addition is in between."""
     bias_correction: bool = True
     """Correct each layer's bias for the mean error of its quantised output on the calibration data."""
-
-
-class Ranges(_Spec):
-    """Integer ranges of the quantisers. The digital core stores int8: no range may exceed it."""
-
-    weights: QRange = QRange(bitwidth=8)
-    activations: QRange = QRange(bitwidth=8)
-    """Of signed activations; rectified ones keep the non-negative half, as the chip's ReLU does."""
-
-    @model_validator(mode="after")
-    def _signed(self) -> Self:
-        for name in ("weights", "activations"):
-            if not getattr(self, name).signed:
-                raise ValueError(f"{name}: the digital core computes on signed int8, so signed must be true")
-        return self
 
 
 class Recipe(_Spec):
@@ -115,13 +97,20 @@ class Recipe(_Spec):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Part of `train` held out, by the seed, when the dataset has no `val`."""
-    ranges: Ranges = Ranges()
+    quantisers: Quantisers = Quantisers()
     calibration: Calibration = Calibration()
     post_training: PostTraining = PostTraining()
     float_: Training = Field(default=Training(), alias="float")
     fake_quantised: Training = Training()
     hardware_mapped: Training = Training()
     hardware_exact: Training = Training()
+    progressive: tuple[AnalogWeights, ...] = ()
+    """Ranges that the analog layers' weights pass through before they become ternary, each trained for its epochs
+    with the settings of `hardware_mapped` (progressive quantisation: 8 bits, 4 bits, ternary)."""
+    noise: Noise = Noise()
+    """What the analog layers suffer while `hardware_mapped` and `hardware_exact` are trained; the exported network and
+    all reported accuracies are without."""
+    noise_sweep: NoiseSweep | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -168,14 +157,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class CoreMapping(_Spec):
-    """Which core each linear layer runs on."""
-
-    default: Core = "digital"
-    layers: dict[str, Core] = {}
-    """Exceptions, by the layer's name in the ONNX file."""
-
-
 def _reference(value: Any) -> Any:
     """An uploaded model or dataset stands for its id."""
     return getattr(value, "id", value)
@@ -193,6 +174,7 @@ class JobSpec(_Spec):
     preprocessing: Preprocessing = Preprocessing()
     recipe: Recipe = Recipe()
     mapping: CoreMapping = CoreMapping()
+    target: Target = Target()
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def test_an_empty_file_changes_nothing(recipe: Path) -> None:
         ("!!python/object/apply:os.system [ls]", ["not YAML"]),
         ("preset: fast", ["recipe.preset", "'ptq' or 'qat'", "'fast'"]),
         ("float: {learning_rate: -1}", ["recipe.float.learning_rate", "greater than 0", "-1"]),
-        ("mapping: {layers: {conv: analog}}", ["mapping.layers.conv", "digital"]),
+        ("mapping: {layers: {conv: quantum}}", ["mapping.layers.conv", "digital"]),
     ],
 )
 def test_refuses_a_bad_file(recipe: Path, text: str, words: list[str]) -> None:

@@ -10,20 +10,23 @@ import onnx
 import torch
 from torch import Tensor, fx
 
+from dianaq.cores import CoreMapping
+from dianaq.quantisers import Quantisers
 from dianaq.ranges import QRange
-from dianaq.spec import Calibration
 from dianaq_quant.editors import canonicalise, fake_quantise, hardware
 from dianaq_quant.editors.hardware.plan import ScalePlan, plan_scales
 from dianaq_quant.graph import run_editors
 from dianaq_quant.graph.shapes import record_shapes
 from dianaq_quant.importers import import_onnx
 from dianaq_quant.training.calibrate import calibrate, correct_biases, observe
+from dianaq_quant.training.calibrate_analog import calibrate_analog
 from dianaq_quant.training.data import Normalisation, Split
 
 UNCHANGED = Normalisation(torch.ones(()), torch.zeros(()))
 """The normalisation of data that already is the network's input."""
 
-INT8 = QRange(bitwidth=8)
+DIGITAL = CoreMapping()
+TERNARY = QRange.model_validate("ternary")
 
 
 def imported(model: onnx.ModelProto) -> fx.GraphModule:
@@ -36,33 +39,43 @@ def imported(model: onnx.ModelProto) -> fx.GraphModule:
     return network.graph.eval()
 
 
-def canonical(model: onnx.ModelProto) -> fx.GraphModule:
-    """The canonical float network."""
+def canonical(model: onnx.ModelProto, cores: CoreMapping = DIGITAL) -> fx.GraphModule:
+    """The canonical float network, its layers assigned to cores."""
     network = imported(model)
     run_editors(network, canonicalise.EDITORS)
+    shape = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim)[1:]
+    record_shapes(network, shape)
+    run_editors(network, hardware.assignment(cores))
     return network
 
 
-def folded_network(model: onnx.ModelProto) -> tuple[fx.GraphModule, Tensor, tuple[int, ...]]:
+def folded_network(
+    model: onnx.ModelProto, cores: CoreMapping = DIGITAL, quantisers: Quantisers | None = None
+) -> tuple[fx.GraphModule, Tensor, tuple[int, ...]]:
     """A mapped, folded network that has observed its calibration data; the data, and the input's shape."""
-    network = canonical(model)
+    network = canonical(model, cores)
     shape = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim)[1:]
     data = torch.randn(40, *shape, generator=torch.Generator().manual_seed(0))
-    run_editors(network, fake_quantise.editors(INT8, INT8, equalise=True))
-    calibrate(network, Split(data, None), UNCHANGED, Calibration())
-    run_editors(network, [*hardware.MAPPING, *hardware.FOLDING])
+    run_editors(network, fake_quantise.editors(quantisers or Quantisers(), equalise=True))
+    calibrate(network, Split(data, None), UNCHANGED)
+    observe(network, Split(data, None), UNCHANGED)
+    run_editors(network, hardware.mapping(TERNARY))
+    calibrate_analog(network, Split(data, None), UNCHANGED)
+    run_editors(network, hardware.FOLDING)
     observe(network, Split(data, None), UNCHANGED)
     return network, data, shape
 
 
 def plan_of(network: fx.GraphModule) -> ScalePlan:
     """The scales of a folded network, by the default strategies."""
-    return plan_scales(network, weights="mse", activations="mse", input_step=None)
+    return plan_scales(network)
 
 
-def exact_network(model: onnx.ModelProto) -> tuple[fx.GraphModule, Tensor, tuple[int, ...]]:
+def exact_network(
+    model: onnx.ModelProto, cores: CoreMapping = DIGITAL, quantisers: Quantisers | None = None
+) -> tuple[fx.GraphModule, Tensor, tuple[int, ...]]:
     """The hardware-exact network in evaluation mode; its calibration data, and the input's shape."""
-    network, data, shape = folded_network(model)
+    network, data, shape = folded_network(model, cores, quantisers)
     plan, reference = plan_of(network), copy.deepcopy(network)
     run_editors(network, hardware.exact_editors(plan))
     correct_biases(network, reference, Split(data, None), UNCHANGED)

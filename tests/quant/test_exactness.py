@@ -34,7 +34,7 @@ from dianaq_quant.modules.structure import Conv2d, Geometry, MaxPool2d
 
 from .support import integers, run_onnx
 
-INT8 = QRange(bitwidth=8)
+INT8 = QRange(bitwidth=8, signed=True)
 RECTIFIED = QRange(bitwidth=7, signed=False)
 
 

@@ -10,15 +10,16 @@ import torch
 from torch import fx, nn
 
 from dianaq.errors import QuantisationError
+from dianaq.quantisers import InitStrategy, Quantisers, QuantiserSpec
 from dianaq.ranges import QRange
-from dianaq.spec import Calibration
 from dianaq_quant.editors import fake_quantise
 from dianaq_quant.editors.fake_quantise.equalise import Equalise
 from dianaq_quant.editors.fake_quantise.harmonise_adds import HarmoniseAdds
-from dianaq_quant.editors.hardware import MAPPING
 from dianaq_quant.editors.hardware.fold_batch_norm import FoldBatchNorm
+from dianaq_quant.editors.hardware.map_scale import MapScale
 from dianaq_quant.graph import run_editors
-from dianaq_quant.modules.fake import FakeConv2d, FakeLinear, FakeQuantiser, set_mode
+from dianaq_quant.modules.fake import FakeConv2d, FakeLinear, set_mode
+from dianaq_quant.modules.quantiser import FakeQuantiser
 from dianaq_quant.modules.structure import Conv2d
 from dianaq_quant.training.calibrate import calibrate
 from dianaq_quant.training.data import Split
@@ -28,15 +29,22 @@ from .stages import UNCHANGED, canonical
 from .support import edited, kinds, modules, outputs
 
 MAP = (4, 6, 5)
-INT8, INT4 = QRange(bitwidth=8), QRange(bitwidth=4)
+INT8, INT4 = QRange(bitwidth=8, signed=True), QRange(bitwidth=4, signed=True)
 
 Recipe = Callable[[ModelBuilder], Tensor]
 
 
-def converted(recipe: Recipe, qrange: QRange = INT8, shape: tuple[int, ...] = MAP) -> fx.GraphModule:
+def both(weights: QRange, activations: QRange, init: str = "mse") -> Quantisers:
+    start = InitStrategy(strategy=init)
+    return Quantisers(
+        weights=QuantiserSpec(range=weights, init=start), activations=QuantiserSpec(range=activations, init=start)
+    )
+
+
+def converted(recipe: Recipe, qrange: QRange = INT8, shape: tuple[int, ...] = MAP, init: str = "mse") -> fx.GraphModule:
     b = ModelBuilder(shape, seed=4)
     network = canonical(b.build(recipe(b)))
-    run_editors(network, fake_quantise.editors(qrange, qrange, equalise=False))
+    run_editors(network, fake_quantise.editors(both(qrange, qrange, init), equalise=False))
     return network
 
 
@@ -80,7 +88,7 @@ def test_every_stored_tensor_is_quantised_once(recipe: Recipe, expected: list[st
 def test_ranges_of_the_recipe_are_used_and_relu_keeps_their_number_of_levels() -> None:
     network = converted(lambda b: b.relu(b.conv(b.input, 2)), INT4)
     assert quantiser_ranges(network) == [(-8, 7), (0, 15)]
-    assert modules(network, FakeConv2d)[0].qrange == INT4
+    assert modules(network, FakeConv2d)[0].quantiser.qrange == INT4
 
 
 def test_relu6_keeps_its_ceiling() -> None:
@@ -223,7 +231,7 @@ def test_why_a_layer_is_not_equalised(recipe: Recipe, reason: str) -> None:
 def test_batch_norm_is_folded_into_the_layer_before_it() -> None:
     b = ModelBuilder(MAP, seed=5)
     network = canonical(b.build(b.gemm(b.flatten(b.batch_norm(b.conv(b.input, 3), dead=[1])), 2)))
-    run_editors(network, fake_quantise.editors(INT8, INT8, equalise=False))
+    run_editors(network, fake_quantise.editors(both(INT8, INT8), equalise=False))
     set_mode(network, "bypass")
     x = np.random.default_rng(0).normal(0, 2, (6, *MAP)).astype(np.float32)
     before = outputs(network, x)
@@ -248,16 +256,16 @@ def test_mapping_keeps_the_largest_value_of_each_range() -> None:
     network = converted(lambda b: b.relu(b.conv(b.conv(b.input, 2), 2)), INT4)
     before = scaled(network)
     tops = [q.qrange.hi * s for q, s in zip(modules(network, FakeQuantiser), before, strict=True)]
-    edits = run_editors(network, MAPPING)
+    edits = run_editors(network, [MapScale()])
     assert quantiser_ranges(network) == [(-128, 127), (-128, 127), (0, 127)]
     assert [127 * q.scale.get() for q in modules(network, FakeQuantiser)] == pytest.approx(tops)
-    assert [e.note for e in edits] == ["[-8, 7] to [-128, 127]"] * 2 + ["[0, 15] to [0, 127]"]
+    assert [e.note.split(", scale")[0] for e in edits] == ["[-8, 7] to [-128, 127]"] * 2 + ["[0, 15] to [0, 127]"]
 
 
 def test_mapping_leaves_the_chips_own_range_and_says_so() -> None:
     network = converted(lambda b: b.relu(b.conv(b.input, 2)))
-    edits = run_editors(network, MAPPING)
-    assert [(e.applied, e.note) for e in edits] == [
+    edits = run_editors(network, [MapScale()])
+    assert [(e.applied, e.note.split(", scale")[0]) for e in edits] == [
         (False, "its range is the chip's already"),
         (True, "[0, 255] to [0, 127]"),
     ]
@@ -267,24 +275,23 @@ def test_mapping_a_shared_scale_once_by_its_largest_factor() -> None:
     network = converted(lambda b: b.add(b.conv(b.input, 2), b.relu(b.conv(b.input, 2))))
     before = scaled(network)
     assert before[1] == before[2]
-    run_editors(network, MAPPING)
+    run_editors(network, [MapScale()])
     after = [q.scale.get() for q in modules(network, FakeQuantiser)]
     assert after == pytest.approx([before[0], before[1] * 255 / 127, before[1] * 255 / 127, before[3]])
 
 
 def test_calibration_sets_scales_from_what_is_seen() -> None:
-    network = converted(lambda b: b.relu6(b.conv(b.relu(b.conv(b.input, 4)), 2)))
+    network = converted(lambda b: b.relu6(b.conv(b.relu(b.conv(b.input, 4)), 2)), init="minmax")
     x = torch.randn(300, *MAP, generator=torch.Generator().manual_seed(0))
-    recipe = Calibration(activations="minmax", weights="minmax")
-    calibrate(network, Split(x, None), UNCHANGED, recipe)
+    calibrate(network, Split(x, None), UNCHANGED)
     entrance, middle, last = modules(network, FakeQuantiser)
     assert entrance.scale.get() == pytest.approx(float(torch.maximum(x.max() / 127, -x.min() / 128)), rel=1e-5)
-    assert middle.scale.get() == pytest.approx(middle.observer.hi / 255, rel=1e-5)
+    assert middle.scale.get() == pytest.approx(float(middle.observer.hi) / 255, rel=1e-5)
     assert middle.observer.lo == 0
     assert last.scale.get() == pytest.approx(6 / 255)
     for layer in modules(network, FakeConv2d):
         up, down = float(layer.weight.detach().max()) / 127, -float(layer.weight.detach().min()) / 128
-        assert layer.weight_scale.get() == pytest.approx(max(up, down), rel=1e-5)
+        assert layer.quantiser.scale.get() == pytest.approx(max(up, down), rel=1e-5)
 
 
 def test_fake_layers_take_over_parameters_and_quantise_them() -> None:
@@ -292,10 +299,10 @@ def test_fake_layers_take_over_parameters_and_quantise_them() -> None:
     network = canonical(b.build(b.gemm(b.input, 3)))
     (before,) = modules(network, nn.Linear)
     weight = before.weight
-    run_editors(network, fake_quantise.editors(INT4, INT8, equalise=False))
+    run_editors(network, fake_quantise.editors(both(INT4, INT8), equalise=False))
     (layer,) = modules(network, FakeLinear)
     assert layer.weight is weight
-    layer.weight_scale.set(0.25)
+    layer.quantiser.scale.set(0.25)
     for quantiser in modules(network, FakeQuantiser):
         quantiser.mode = "bypass"
     rounded = (weight / 0.25 + 0.5).floor().clamp(-8, 7) * 0.25

@@ -159,8 +159,9 @@ def test_accuracy_falls_back_on_held_out_training_data(tmp_path: Path) -> None:
 
 
 def narrow(tmp_path: Path) -> Outcome:
-    ranges = {"weights": {"bitwidth": 4}, "activations": {"n_levels": 100}}
-    return quantise(classifier(), {"x_train": images(40, 0)[0]}, tmp_path, recipe={"ranges": ranges})
+    weights, activations = {"bitwidth": 4, "signed": True}, {"n_levels": 100, "signed": True}
+    quantisers = {"weights": {"range": weights}, "activations": {"range": activations}}
+    return quantise(classifier(), {"x_train": images(40, 0)[0]}, tmp_path, recipe={"quantisers": quantisers})
 
 
 def test_narrower_weights_stay_narrow_and_activations_become_the_chips(tmp_path: Path) -> None:
@@ -237,13 +238,13 @@ def test_the_standalone_command_gives_a_bundle(tmp_path: Path) -> None:
     onnx.save(classifier(), tmp_path / "m.onnx")
     np.savez(tmp_path / "d.npz", **dataset())
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump({"recipe": {"calibration": {"activations": "percentile"}}}))
+    recipe.write_text(yaml.safe_dump({"recipe": {"quantisers": {"activations": {"init": "percentile"}}}}))
     options = ["--preset", "ptq", "--recipe", str(recipe), "--epochs", "hardware_exact=1", "--mean", "0.5"]
     result = command(str(tmp_path / "m.onnx"), "--data", str(tmp_path / "d.npz"), "-o", str(tmp_path / "out"), *options)
     assert result.returncode == 0, result.stderr
     assert "verify" in result.stdout
     spec = json.loads((tmp_path / "out" / "manifest.json").read_text())["spec"]
-    assert spec["recipe"]["calibration"]["activations"] == "percentile"
+    assert spec["recipe"]["quantisers"]["activations"]["init"]["strategy"] == "percentile"
     assert spec["recipe"]["hardware_exact"]["epochs"] == 1
     assert spec["preprocessing"]["mean"] == [0.5]
 

@@ -12,6 +12,7 @@ from torch import fx
 from dianaq.errors import JobCancelled, QuantisationError
 from dianaq.events import EventBody, MetricsBody, ProgressBody
 from dianaq.spec import JobSpec, Preprocessing, Training
+from dianaq_quant.targets.diana import INT8
 from dianaq_quant.training.augment import flip_crop
 from dianaq_quant.training.data import Data, Split, load_data
 from dianaq_quant.training.evaluate import evaluate
@@ -167,7 +168,7 @@ def test_images_are_transposed_and_normalised(tmp_path: Path) -> None:
     )
     np.testing.assert_allclose(batch.numpy(), expected, atol=1e-6)
     assert data.train.x.dtype == torch.uint8
-    assert data.input_step is None  # the channels' steps differ
+    assert data.input_steps == {}  # the channels' steps differ
 
 
 def test_validation_data_are_held_out_of_training_by_the_seed(tmp_path: Path) -> None:
@@ -198,8 +199,8 @@ def test_the_input_step_maps_all_pixels_into_int8(tmp_path: Path, mean: float, s
     x = np.arange(256, dtype=np.uint8).reshape(256, 1, 1, 1)
     spec = job(preprocessing=Preprocessing(mean=(mean,), std=(std,)))
     data = load_data(saved(tmp_path, x_train=x), spec, (1, 1, 1))
-    assert data.input_step == pytest.approx(steps / (255 * std), rel=1e-4)
-    integers = torch.floor(data.normalise(data.train.x) / data.input_step)
+    assert data.input_steps[INT8] == pytest.approx(steps / (255 * std), rel=1e-4)
+    integers = torch.floor(data.normalise(data.train.x) / data.input_steps[INT8])
     assert integers.min() >= -128
     assert integers.max() <= 127
     assert len(integers.unique()) == 256 // steps or steps > 1

@@ -15,7 +15,8 @@ from torch import fx
 from dianaq.errors import JobCancelled
 from dianaq.events import ITERATIONS, EventBody, Iteration, LogBody, MetricsBody, Stage, StageBody
 from dianaq.inspection import check_fit, inspect_dataset, inspect_model
-from dianaq.spec import JobSpec
+from dianaq.ranges import QRange
+from dianaq.spec import JobSpec, Training
 from dianaq_quant.bundle import new_bundle
 from dianaq_quant.editors import canonicalise, fake_quantise, hardware, integerise
 from dianaq_quant.editors.hardware.plan import plan_scales
@@ -27,10 +28,13 @@ from dianaq_quant.graph import Editor, run_editors
 from dianaq_quant.graph.shapes import record_shapes
 from dianaq_quant.graph.surgery import calls
 from dianaq_quant.importers import import_onnx
-from dianaq_quant.modules.exact import ExactAdd, ExactConv2d, ExactLinear, Requantisation
+from dianaq_quant.modules.adc import disturb, silence
+from dianaq_quant.modules.exact import ExactAdd, ExactAnalogConv2d, ExactConv2d, ExactLinear, Requantisation
 from dianaq_quant.readme import bundle_readme
 from dianaq_quant.report import Report, describe_layers
+from dianaq_quant.targets.diana import TERNARY
 from dianaq_quant.training.calibrate import calibrate, correct_biases, observe
+from dianaq_quant.training.calibrate_analog import calibrate_analog
 from dianaq_quant.training.data import Data, load_data
 from dianaq_quant.training.evaluate import evaluate
 from dianaq_quant.training.loop import train
@@ -81,6 +85,8 @@ def canonicalise_(state: State) -> None:
     """The canonical float network."""
     record_shapes(state.network, state.input_shape)
     _edit(state, "canonicalise", canonicalise.EDITORS)
+    record_shapes(state.network, state.input_shape)
+    _edit(state, "canonicalise", hardware.assignment(state.spec.mapping))
 
 
 def float_(state: State) -> None:
@@ -93,16 +99,20 @@ def float_(state: State) -> None:
 def fake_quantised(state: State) -> None:
     """Fake-quantised with the recipe's ranges: equalised, calibrated, trained if the recipe says so."""
     recipe = state.spec.recipe
-    ranges = recipe.ranges
-    editors = fake_quantise.editors(ranges.weights, ranges.activations, equalise=recipe.post_training.equalise)
+    editors = fake_quantise.editors(recipe.quantisers, equalise=recipe.post_training.equalise)
     _edit(state, "fake_quantised", editors)
-    calibrate(state.network, state.loaded.calibration, state.loaded.normalise, recipe.calibration)
+    calibrate(state.network, state.loaded.calibration, state.loaded.normalise)
     _train(state, "fake_quantised")
 
 
 def hardware_mapped(state: State) -> None:
-    """With the chip's integer ranges."""
-    _edit(state, "hardware_mapped", hardware.MAPPING)
+    """On the chip's two cores, with their integer ranges; step by step to ternary, if the recipe says so."""
+    recipe, data = state.spec.recipe, state.loaded
+    observe(state.network, data.calibration, data.normalise)
+    for step in recipe.progressive:
+        _map(state, step.range)
+        _fit(state, "hardware_mapped", recipe.hardware_mapped.model_copy(update={"epochs": step.epochs}))
+    _map(state, TERNARY)
     _train(state, "hardware_mapped")
 
 
@@ -111,16 +121,12 @@ def hardware_exact(state: State) -> None:
     recipe, data = state.spec.recipe, state.loaded
     _edit(state, "hardware_exact", hardware.FOLDING)
     observe(state.network, data.calibration, data.normalise)
-    plan = plan_scales(
-        state.network,
-        weights=recipe.calibration.weights,
-        activations=recipe.calibration.activations,
-        input_step=data.input_step,
-    )
+    bits = state.spec.target.batch_norm_bits
+    plan = plan_scales(state.network, input_steps=data.input_steps, batch_norm_bits=bits)
     for note in plan.notes:
         _note(state, note)
     reference = copy.deepcopy(state.network)
-    _edit(state, "hardware_exact", hardware.exact_editors(plan))
+    _edit(state, "hardware_exact", hardware.exact_editors(plan, bits))
     if recipe.post_training.bias_correction:
         correct_biases(state.network, reference, data.calibration, data.normalise)
     _train(state, "hardware_exact")
@@ -131,8 +137,8 @@ def integerise_(state: State) -> None:
     exact = copy.deepcopy(state.network)
     state.scales = {
         str(node.target): module.requantise
-        for node, module in calls(state.network, ExactConv2d, ExactLinear, ExactAdd)
-        if isinstance(module, ExactConv2d | ExactLinear | ExactAdd)
+        for node, module in calls(state.network, ExactConv2d, ExactLinear, ExactAnalogConv2d, ExactAdd)
+        if isinstance(module, ExactConv2d | ExactLinear | ExactAnalogConv2d | ExactAdd)
     }
     _edit(state, "integerise", integerise.EDITORS)
     record_shapes(state.network, state.input_shape)
@@ -228,9 +234,25 @@ def _note(state: State, message: str) -> None:
     state.emit(LogBody(message=message))
 
 
+def _map(state: State, analog_weights: QRange) -> None:
+    """Bring the network to the chip's ranges, the analog layers' weights to the given one."""
+    data = state.loaded
+    _edit(state, "hardware_mapped", hardware.mapping(analog_weights, data.input_steps))
+    calibrate_analog(state.network, data.calibration, data.normalise)
+
+
 def _train(state: State, iteration: Iteration) -> None:
     """Train an iteration as the recipe says, then measure it."""
+    _fit(state, iteration, state.spec.recipe.training(iteration))
+    _measure(state, iteration)
+
+
+def _fit(state: State, iteration: Iteration, settings: Training) -> None:
+    """Train, with the recipe's noise in the converters of analog layers."""
+    recipe = state.spec.recipe
     state.network.eval()
+    if not recipe.noise.silent:
+        disturb(state.network, recipe.noise, recipe.seed)
 
     def emit(body: EventBody) -> None:
         if isinstance(body, MetricsBody):
@@ -239,15 +261,15 @@ def _train(state: State, iteration: Iteration) -> None:
 
     train(
         state.network,
-        state.spec.recipe.training(iteration),
+        settings,
         state.loaded,
         teacher=state.teacher,
         iteration=iteration,
-        seed=state.spec.recipe.seed,
+        seed=recipe.seed,
         emit=emit,
         should_stop=state.should_stop,
     )
-    _measure(state, iteration)
+    silence(state.network)
 
 
 def _measure(state: State, stage: Stage) -> None:

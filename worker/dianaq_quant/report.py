@@ -18,6 +18,7 @@ from dianaq.spec import JobSpec
 from dianaq_quant.export.layers import IntegerNetwork, Layer
 from dianaq_quant.graph import Edit
 from dianaq_quant.modules.exact import Requantisation
+from dianaq_quant.modules.integer import IntegerAnalogConv2d
 from dianaq_quant.targets.diana import FLOAT32_EXACT_LIMIT
 from dianaq_quant.training.evaluate import Accuracy
 from dianaq_quant.verify import Verification
@@ -112,7 +113,7 @@ def _describe(layer: Layer, scales: Mapping[str, float | Requantisation]) -> dic
     }
     if isinstance(scale, Requantisation):
         entry |= {
-            "core": "digital",
+            "core": "analog" if isinstance(module, IntegerAnalogConv2d) else "digital",
             "scale": scale.out_scale,
             "input_scale": scale.in_scale,
             "shift": scale.shift,
@@ -123,8 +124,17 @@ def _describe(layer: Layer, scales: Mapping[str, float | Requantisation]) -> dic
     weight = getattr(module, "weight", None)
     if isinstance(weight, torch.Tensor) and isinstance(scale, Requantisation):
         bound = float(module.bound)  # type: ignore[arg-type]
+        if isinstance(module, IntegerAnalogConv2d):
+            entry |= {
+                "adc_gain": module.gain,
+                "row_tiles": module.tiles.count,
+                "k_range": [int(module.k.min()), int(module.k.max())],
+                "l_range": [int(module.l.min()), int(module.l.max())],
+                "zero_weights": round(float((weight == 0).double().mean()), 4),
+            }
+        else:
+            entry["weight_scale"] = scale.weight_scale
         entry |= {
-            "weight_scale": scale.weight_scale,
             "weight_range": [int(weight.min()), int(weight.max())],
             "weight_shape": list(weight.shape),
             "accumulator_bound": bound,

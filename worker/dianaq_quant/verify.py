@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from dianaq.errors import VerificationError
-from dianaq_quant.export.dory import DoryModel, without_annotations
+from dianaq_quant.export.dory import DoryModel, with_converters
 from dianaq_quant.export.htvm import HtvmModel
 from dianaq_quant.export.layers import IntegerNetwork, run_recording
 from dianaq_quant.targets.diana import FLOAT32_EXACT_LIMIT
@@ -66,14 +66,14 @@ def verify(
     with torch.no_grad():
         _same(expected["output"], exact(x).numpy(), "output", "the hardware-exact network", network)
     _compare(expected, htvm.proto, htvm.tensors, htvm.ranges, "htvm/model.onnx", x.numpy(), network)
-    plain = without_annotations(dory.proto)
     integers = expected["input"]
-    _compare(expected, plain, dory.tensors, dory.ranges, "dory/model.onnx", integers, network)
+    _compare(expected, with_converters(dory), dory.tensors, dory.ranges, "dory/model.onnx", integers, network)
+    converters = ", converters of analog layers added" if dory.converters else ""
     return (
         "hardware-exact torch",
         "integer torch",
         "htvm/model.onnx",
-        "dory/model.onnx (attributes stripped)",
+        f"dory/model.onnx (attributes stripped{converters})",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from fnmatch import fnmatchcase
 from typing import Literal
 
 from dianaq.errors import InvalidDataset, InvalidModel, InvalidSpec
@@ -108,10 +109,10 @@ def _check_training(spec: JobSpec, target: Shape, dataset: DatasetInfo) -> None:
 
 def _check_layer_names(spec: JobSpec, model: ModelInfo) -> None:
     for name in spec.mapping.layers:
-        if name not in model.layers:
+        if not any(name == layer or fnmatchcase(layer, name) for layer in model.layers):
             close = difflib.get_close_matches(name, model.layers) or model.layers[:3]
             raise InvalidSpec(
-                f"mapping.layers names {name!r}, which is no layer of the model; did you mean "
+                f"mapping.layers names {name!r}, which is no layer of the model, nor a pattern of one; did you mean "
                 f"{', '.join(map(repr, close))}? It has {len(model.layers)} layers",
                 param=f"mapping.layers.{name}",
             )

@@ -14,18 +14,23 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
+from torch.nn import functional as F
 
+from dianaq.ranges import QRange
 from dianaq_quant.export.layers import IntegerNetwork, Layer
 from dianaq_quant.modules.integer import (
     IntegerAdd,
+    IntegerAnalogConv2d,
     IntegerConv2d,
     IntegerGlobalAvgPool2d,
     IntegerLinear,
     Shift,
 )
-from dianaq_quant.modules.structure import MaxPool2d
+from dianaq_quant.modules.structure import Flatten, MaxPool2d
+from dianaq_quant.targets.diana import ADC
 
 OPSET = 10
 """The last opset in which Clip's bounds are attributes, which is where DORY reads them."""
@@ -50,6 +55,7 @@ class _Writer:
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initialisers: list[onnx.TensorProto] = field(default_factory=list)
     shapes: list[onnx.ValueInfoProto] = field(default_factory=list)
+    converters: dict[str, IntegerAnalogConv2d] = field(default_factory=dict)
 
     def add(self, op: str, inputs: Sequence[str], shape: Sequence[int], **attributes: Any) -> str:
         """A node; outputs are counted, as DORY compares tensor names as numbers."""
@@ -72,20 +78,28 @@ class _Writer:
         """`Mul(0-d 1.0) -> Div(2^n) -> Floor -> Clip{min, max, out_bits}`."""
         label = f"requant{source}"
         source = self.add("Mul", [source, self.constant(f"{label}.mul", 1.0)], shape)
-        source = self.add("Div", [source, self.constant(f"{label}.div", 2.0**shift.shift)], shape)
+        return self.shift(source, shape, 2.0**shift.shift, shift.qrange, label)
+
+    def shift(self, source: str, shape: Sequence[int], divisor: float, qrange: QRange, label: str) -> str:
+        """`Div -> Floor -> Clip{min, max, out_bits}`."""
+        source = self.add("Div", [source, self.constant(f"{label}.div", divisor)], shape)
         source = self.add("Floor", [source], shape)
-        lo, hi = float(shift.qrange.lo), float(shift.qrange.hi)
-        return self.add("Clip", [source], shape, min=lo, max=hi, out_bits=8)
+        return self.add("Clip", [source], shape, min=float(qrange.lo), max=float(qrange.hi), out_bits=8)
 
 
 @dataclass(frozen=True)
 class DoryModel:
-    """The written model, where each layer's integers are, and DORY's fused layers in their order."""
+    """The written model, where each layer's integers are, and DORY's fused layers in their order.
+
+    `converters` are the analog layers by the tensor of their accumulator, on which the converter would act: DORY's
+    front end has no word for it.
+    """
 
     proto: onnx.ModelProto
     tensors: dict[str, str]
     fused: tuple[str, ...]
     ranges: dict[str, tuple[int, int]]
+    converters: dict[str, IntegerAnalogConv2d]
 
 
 def build_dory(network: IntegerNetwork) -> DoryModel:
@@ -112,18 +126,21 @@ def build_dory(network: IntegerNetwork) -> DoryModel:
     proto = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="dianaq"
     )
-    return DoryModel(proto, tensors, tuple(fused), ranges)
+    return DoryModel(proto, tensors, tuple(fused), ranges, writer.converters)
 
 
 def _is_reshape(layer: Layer) -> bool:
-    return not isinstance(layer.module, IntegerConv2d | IntegerLinear | IntegerAdd | IntegerGlobalAvgPool2d | MaxPool2d)
+    return isinstance(layer.module, Flatten)
 
 
 def _write(writer: _Writer, layer: Layer, inputs: list[str]) -> str:
     module, shape = layer.module, layer.shape
     if isinstance(module, IntegerConv2d):
-        source = _conv(writer, layer, module, inputs)
+        weight, bias = writer.parameters(module.weight, module.bias)
+        source = _conv(writer, layer, module, [*inputs, weight, bias], weight_bits=8, bias_bits=32)
         return writer.requantise(source, shape, module.shift)
+    if isinstance(module, IntegerAnalogConv2d):
+        return _analog(writer, layer, module, inputs)
     if isinstance(module, IntegerLinear):
         # Stored (C_in, C_out) with transB = 0: DORY transposes a square transB = 1 matrix silently.
         weight, bias = writer.parameters(module.weight.t().contiguous(), module.bias)
@@ -149,22 +166,101 @@ def _write(writer: _Writer, layer: Layer, inputs: list[str]) -> str:
     return writer.add("Flatten", inputs, shape, axis=1)
 
 
-def _conv(writer: _Writer, layer: Layer, module: IntegerConv2d, inputs: list[str]) -> str:
-    """All geometry explicit: DORY has no defaults. `weight_bits` 8 selects the digital core."""
-    weight, bias = writer.parameters(module.weight, module.bias)
+def _conv(
+    writer: _Writer,
+    layer: Layer,
+    module: IntegerConv2d | IntegerAnalogConv2d,
+    inputs: list[str],
+    **attributes: int,
+) -> str:
+    """All geometry explicit: DORY has no defaults. `weight_bits` selects the core: 8 is digital, 2 analog."""
     geometry = module.geometry
     return writer.add(
         "Conv",
-        [*inputs, weight, bias],
+        inputs,
         layer.shape,
         kernel_shape=list(module.weight.shape[2:]),
         strides=geometry.stride,
         pads=geometry.pads,
         dilations=geometry.dilation,
         group=geometry.groups,
-        weight_bits=8,
-        bias_bits=32,
+        **attributes,
     )
+
+
+def _analog(writer: _Writer, layer: Layer, module: IntegerAnalogConv2d, inputs: list[str]) -> str:
+    """`Conv(no bias) -> Mul(C,1,1) -> Add(C,1,1) -> Div -> Floor -> Clip`.
+
+    The converter's gain g goes into the other constants: `(acc k + l g) >> (n + log2 g)` is what its rounding and
+    saturation act on. Neither they nor row tiles can be expressed.
+    """
+    weight = writer.constant(f"layer{len(writer.nodes) + 1}.weight", module.weight)
+    source = _conv(writer, layer, module, [*inputs, weight], weight_bits=2)
+    writer.converters[source] = module
+    label, columns = f"requant{source}", (-1, 1, 1)
+    factor = writer.constant(f"{label}.mul", module.k.reshape(columns))
+    offset = writer.constant(f"{label}.add", (module.l * module.gain).reshape(columns))
+    source = writer.add("Mul", [source, factor], layer.shape)
+    source = writer.add("Add", [source, offset], layer.shape)
+    return writer.shift(source, layer.shape, 2.0**module.shift.shift * module.gain, module.shift.qrange, label)
+
+
+def with_converters(model: DoryModel) -> onnx.ModelProto:
+    """A copy without DORY's attributes in which every analog layer has its converter: what the chip will compute.
+
+    `Conv -> Div(g) -> Floor -> Clip(-32, 31) -> Mul(g)`, per row tile and summed, in place of each `Conv` of 2 bits.
+    """
+    plain = without_annotations(model.proto)
+    nodes = list(plain.graph.node)
+    del plain.graph.node[:]
+    weights = {t.name: t for t in plain.graph.initializer}
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim[1:]] for v in plain.graph.value_info}
+    for node in nodes:
+        module = model.converters.get(node.output[0])
+        if module is None:
+            plain.graph.node.append(node)
+        else:
+            weight = weights[node.input[1]]
+            nodes_of = _converted(node, module, shapes[node.output[0]], weight, plain.graph.initializer)
+            plain.graph.node.extend(nodes_of)
+    return plain
+
+
+def _converted(
+    node: onnx.NodeProto,
+    module: IntegerAnalogConv2d,
+    shape: Sequence[int],
+    weight: onnx.TensorProto,
+    initialisers: Any,
+) -> list[onnx.NodeProto]:
+    """The nodes that stand for an analog layer's convolution with its converter; the weight is the file's own."""
+    result, tiles = node.output[0], module.tiles
+    conv = onnx.NodeProto()
+    conv.CopyFrom(node)
+    conv.output[0] = f"{result}/acc"
+    before = []
+    if tiles.count > 1:
+        missing = tiles.count * tiles.channels - module.weight.shape[1]
+        values = F.pad(torch.from_numpy(numpy_helper.to_array(weight).copy()), (0, 0, 0, 0, 0, missing))
+        initialisers.append(numpy_helper.from_array(tiles.grouped(values).numpy(), f"{result}/tiled"))
+        pads = [0, 0, 0, 0, 0, missing, 0, 0]
+        before = [helper.make_node("Pad", [conv.input[0]], [f"{result}/padded"], mode="constant", pads=pads)]
+        conv.input[0], conv.input[1] = f"{result}/padded", f"{result}/tiled"
+        next(a for a in conv.attribute if a.name == "group").i = tiles.count
+    initialisers.append(numpy_helper.from_array(np.asarray(module.gain, np.float32), f"{result}/gain"))
+    after = [
+        helper.make_node("Div", [f"{result}/acc", f"{result}/gain"], [f"{result}/v"]),
+        helper.make_node("Floor", [f"{result}/v"], [f"{result}/floor"]),
+        helper.make_node("Clip", [f"{result}/floor"], [f"{result}/a"], min=float(ADC.lo), max=float(ADC.hi)),
+        helper.make_node("Mul", [f"{result}/a", f"{result}/gain"], [result if tiles.count == 1 else f"{result}/each"]),
+    ]
+    if tiles.count > 1:
+        initialisers.append(numpy_helper.from_array(np.array([1, tiles.count, *shape]), f"{result}/shape"))
+        after += [
+            helper.make_node("Reshape", [f"{result}/each", f"{result}/shape"], [f"{result}/tiles"]),
+            helper.make_node("ReduceSum", [f"{result}/tiles"], [result], axes=[1], keepdims=0),
+        ]
+    return [*before, conv, *after]
 
 
 def without_annotations(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -15,17 +15,19 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
+from torch.nn import functional as F
 
 from dianaq_quant.export.layers import IntegerNetwork, Layer
 from dianaq_quant.modules.integer import (
     IntegerAdd,
+    IntegerAnalogConv2d,
     IntegerConv2d,
     IntegerGlobalAvgPool2d,
     IntegerLinear,
     Shift,
 )
 from dianaq_quant.modules.structure import MaxPool2d
-from dianaq_quant.targets.diana import INT8
+from dianaq_quant.targets.diana import ADC, INT8
 
 OPSET = 13
 """One of the versions that HTVM's front end is known to take (10, 13, 17)."""
@@ -44,8 +46,8 @@ class _Writer:
         self.nodes.append(helper.make_node(op, list(inputs), [output], name=output, **attributes))
         return output
 
-    def constant(self, name: str, value: np.ndarray | Tensor | float) -> str:
-        array = np.asarray(value, dtype=np.float32)
+    def constant(self, name: str, value: np.ndarray | Tensor | float, dtype: Any = np.float32) -> str:
+        array = np.asarray(value, dtype=dtype)
         self.initialisers.setdefault(name, numpy_helper.from_array(array, name))
         return name
 
@@ -59,6 +61,10 @@ class _Writer:
             name = f"{layer}/divisor" if layer == "input" else ""
             constant = self.constant(name, np.array([divisor])) if name else self.vector(divisor)
             source = self.add("Div", [source, constant], f"{layer}/div")
+        return self.clip(source, layer, lo, hi)
+
+    def clip(self, source: str, layer: str, lo: int, hi: int) -> str:
+        """`Floor -> Max(lo) -> Min(hi)`."""
         source = self.add("Floor", [source], f"{layer}/floor")
         source = self.add("Max", [source, self.vector(lo)], f"{layer}/max")
         source = self.add("Min", [source, self.vector(hi)], f"{layer}/min")
@@ -103,6 +109,8 @@ def _write(writer: _Writer, layer: Layer, inputs: list[str]) -> str:
     module, name = layer.module, layer.name
     if isinstance(module, IntegerConv2d):
         return _conv(writer, name, module, inputs)
+    if isinstance(module, IntegerAnalogConv2d):
+        return _analog(writer, layer, module, inputs)
     if isinstance(module, IntegerLinear):
         weight = writer.constant(f"{name}.weight", module.weight)
         bias = writer.constant(f"{name}.bias", module.bias)
@@ -143,6 +151,47 @@ def _conv(writer: _Writer, name: str, module: IntegerConv2d, inputs: list[str]) 
         dilations=geometry.dilation,
         group=geometry.groups,
     )
+    return _shift(writer, source, name, module.shift)
+
+
+def _analog(writer: _Writer, layer: Layer, module: IntegerAnalogConv2d, inputs: list[str]) -> str:
+    """`Conv -> Div(g) -> Floor -> Max(-32) -> Min(31) -> Mul(k) -> Add(l) -> [Div 2^n] -> Floor -> Max -> Min`.
+
+    No bias, group 1: HTVM takes this for the analog core. It has no form for several row tiles: these are a grouped
+    convolution and a sum over the converters' results here, which is exact but runs nowhere but on a CPU.
+    """
+    name, geometry, tiles = layer.name, module.geometry, module.tiles
+    weight, groups = module.weight, 1
+    if tiles.count > 1:
+        missing = tiles.count * tiles.channels - weight.shape[1]
+        if missing:
+            pads = writer.constant(f"{name}.pads", np.array([0, 0, 0, 0, 0, missing, 0, 0]), dtype=np.int64)
+            inputs = [writer.add("Pad", [*inputs, pads], f"{name}/padded", mode="constant")]
+            weight = F.pad(weight, (0, 0, 0, 0, 0, missing))
+        weight, groups = tiles.grouped(weight), tiles.count
+    source = writer.add(
+        "Conv",
+        [*inputs, writer.constant(f"{name}.weight", weight)],
+        f"{name}/conv",
+        kernel_shape=list(weight.shape[2:]),
+        strides=geometry.stride,
+        pads=geometry.pads,
+        dilations=geometry.dilation,
+        group=groups,
+    )
+    # The division stays even where g = 1: the pattern of the analog core begins with it.
+    source = writer.add("Div", [source, writer.vector(module.gain)], f"{name}/adc/div")
+    source = writer.clip(source, f"{name}/adc", ADC.lo, ADC.hi)
+    if tiles.count > 1:
+        shape = np.array([1, tiles.count, *layer.shape])
+        source = writer.add(
+            "Reshape", [source, writer.constant(f"{name}.tiles", shape, dtype=np.int64)], f"{name}/tiles"
+        )
+        axis = writer.constant("tile_axis", np.array([1]), dtype=np.int64)
+        source = writer.add("ReduceSum", [source, axis], f"{name}/sum", keepdims=0)
+    channels = (1, -1, 1, 1)
+    source = writer.add("Mul", [source, writer.constant(f"{name}.k", module.k.reshape(channels))], f"{name}/mul")
+    source = writer.add("Add", [source, writer.constant(f"{name}.l", module.l.reshape(channels))], f"{name}/add")
     return _shift(writer, source, name, module.shift)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from dianaq_quant.graph.surgery import Interpreter, input_node, layer_of, module_of, output_node
 from dianaq_quant.modules.integer import (
     IntegerAdd,
+    IntegerAnalogConv2d,
     IntegerConv2d,
     IntegerGlobalAvgPool2d,
     IntegerInput,
@@ -18,7 +19,9 @@ from dianaq_quant.modules.integer import (
 )
 from dianaq_quant.modules.structure import Flatten, MaxPool2d
 
-Operation = IntegerConv2d | IntegerLinear | IntegerAdd | IntegerGlobalAvgPool2d | MaxPool2d | Flatten
+Operation = (
+    IntegerConv2d | IntegerLinear | IntegerAnalogConv2d | IntegerAdd | IntegerGlobalAvgPool2d | MaxPool2d | Flatten
+)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from torch import fx
+from torch import fx, nn
 
 from dianaq.errors import QuantisationError
-from dianaq_quant.graph.surgery import layer_of, module_of
-from dianaq_quant.modules.fake import FakeQuantiser
+from dianaq_quant.graph.surgery import calls, layer_of, module_of
+from dianaq_quant.modules.quantiser import FakeQuantiser, Scale
 from dianaq_quant.modules.structure import Flatten, GlobalAvgPool2d, MaxPool2d
 
 
@@ -27,3 +27,11 @@ def source_quantiser(network: fx.GraphModule, node: fx.Node, index: int = 0) -> 
             break
         source = source.args[0]
     raise QuantisationError(f"what {layer_of(node)} reads was never quantised", param=layer_of(node))
+
+
+def scale_readers(network: fx.GraphModule, *kinds: type[nn.Module]) -> dict[Scale, list[fx.Node]]:
+    """Which layers of the given kinds read a tensor of each scale."""
+    readers: dict[Scale, list[fx.Node]] = {}
+    for node, _ in calls(network, *kinds):
+        readers.setdefault(source_quantiser(network, node).scale, []).append(node)
+    return readers

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from torch import Tensor, fx, nn
 
+from dianaq.quantisers import Core
+
 
 def module_of(network: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     """The module that a node calls; None for the input and the output."""
@@ -46,6 +48,12 @@ def only_user(node: fx.Node) -> fx.Node | None:
 def layer_of(node: fx.Node) -> str:
     """The user's name of the layer that a node belongs to, or the node's own."""
     return str(node.meta.get("layer", node.name))
+
+
+def core_of(node: fx.Node) -> Core:
+    """The core that a linear layer was assigned to."""
+    core: Core = node.meta.get("core", "digital")
+    return core
 
 
 def free_name(network: nn.Module, wanted: str) -> str:

@@ -1,4 +1,4 @@
-"""Modules that compute what the digital core computes, on float tensors that hold integers, with gradients.
+"""Modules that compute what the two cores compute, on float tensors that hold integers, with gradients.
 
 A tensor's real value is `scale * integer`; the scales are applied outside. Their parameters are real (trained);
 their forward rounds, shifts, floors and clips as the hardware does (`targets.diana`), so that training sees the
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dianaq.ranges import QRange
+from dianaq_quant.modules.adc import Adc
+from dianaq_quant.modules.fake import FakeAnalogConv2d
 from dianaq_quant.modules.structure import Conv2d, convolve
 from dianaq_quant.quantisers.functions import floor_clip, round_clip, round_through
 from dianaq_quant.targets.diana import FLOAT32_EXACT_LIMIT, INT8
@@ -128,6 +130,71 @@ class ExactLinear(_ExactLinearOp):
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return F.linear(x, weight, bias)
+
+
+class ExactAnalogConv2d(nn.Module):
+    """A convolution on the analog core: `clip((a k + l) >> n)`, with `a` the sum of the row tiles' conversions.
+
+    Input (N, C_in, H, W), integers. Trained are the latent weights behind the ternary ones, and the real values of a
+    converter step (`step`) and of the offset (`bias`) behind `k` and `l`.
+
+    Args:
+        like: the fake-quantised layer, its BatchNorm folded.
+        gain: the converter's, in steps of the accumulator that the new scales give.
+        requantise: shift and scales.
+        bits: magnitude of `k` and `l`.
+    """
+
+    def __init__(self, like: FakeAnalogConv2d, gain: float, requantise: Requantisation, bits: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(like.weight.detach().clone())
+        self.quantiser, self.tiles, self.geometry = like.quantiser, like.tiles, like.geometry
+        self.quantiser.scale.freeze()
+        self.adc = Adc(gain).to(self.weight.device)
+        self.requantise, self.bits = requantise, bits
+        step, bias = analog_affine(like, requantise.in_scale * gain)
+        self.step, self.bias = nn.Parameter(step), nn.Parameter(bias)
+
+    def integer_weight(self) -> Tensor:
+        """The weight's integers, in the weight's shape."""
+        return self.quantiser.integers(self.weight)
+
+    def integer_gain(self) -> Tensor:
+        """`k`, in accumulator steps per converter step; (C_out,)."""
+        limit = largest_magnitude(self.bits)
+        return round_clip(self.step / self.requantise.accumulator_scale, -limit, limit)
+
+    def integer_bias(self) -> Tensor:
+        """`l`, in accumulator steps, the rounding constant included; (C_out,)."""
+        limit, half = largest_magnitude(self.bits), self.requantise.half
+        return round_clip(self.bias / self.requantise.accumulator_scale, -limit - half, limit - half) + half
+
+    def accumulate(self, x: Tensor) -> Tensor:
+        """`a k + l`; exact in float32 as long as `32 T max|k| + max|l|` stays below 2^24."""
+        v = self.tiles.multiply(x, self.integer_weight() / self.adc.gain, self.geometry)
+        a = self.tiles.collect(self.adc(v))
+        return torch.addcmul(self.integer_bias().reshape(1, -1, 1, 1), a, self.integer_gain().reshape(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.requantise(self.accumulate(x))
+
+
+def analog_affine(layer: FakeAnalogConv2d, unit: float) -> tuple[Tensor, Tensor]:
+    """Real value of a converter step, and of the offset, per output channel: `step * a + offset`; (C_out,) each.
+
+    Args:
+        unit: what a converter step is worth before weight scale and slope: gain times input scale.
+    """
+    with torch.no_grad():
+        step = layer.quantiser.scale().flatten().expand(layer.weight.shape[0]) * unit
+        step = step if layer.slope is None else step * layer.slope
+        offset = step * (layer.tiles.count / 2)
+        return step, offset if layer.bias is None else offset + layer.bias
+
+
+def largest_magnitude(bits: int) -> int:
+    """The largest magnitude of `k` and `l`: 8 bits beside the sign as in the hardware, or what int16 holds."""
+    return (1 << bits) - 1 if bits == 8 else (1 << (bits - 1)) - 1
 
 
 ExactLinearOp = ExactConv2d | ExactLinear

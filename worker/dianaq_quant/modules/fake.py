@@ -1,88 +1,32 @@
-"""Fake-quantised modules: real numbers that already lie on the grid of their integer range."""
+"""Fake-quantised layers: real numbers whose weights already lie on the grid of their integer range."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dianaq.ranges import QRange
+from dianaq_quant.modules.adc import Adc, RowTiles
+from dianaq_quant.modules.quantiser import FakeQuantiser, Mode, Scale, WeightQuantiser
 from dianaq_quant.modules.structure import Conv2d, convolve
-from dianaq_quant.quantisers import Observer, fake_quantise
-
-Mode = Literal["observe", "bypass", "quantise"]
-
-
-class Scale(nn.Module):
-    """A positive scale. Quantisers that the hardware forces to one scale share one of these."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.value: Tensor
-        self.register_buffer("value", torch.ones(()))
-
-    def set(self, value: float) -> None:
-        """Set the scale, in units of the tensor it quantises."""
-        self.value.fill_(value)
-
-    def get(self) -> float:
-        """The scale as a Python number."""
-        return float(self.value)
-
-
-class FakeQuantiser(nn.Module):
-    """Quantises an activation, per array; a range that starts at 0 is the ReLU as well.
-
-    Args:
-        qrange: integers of the quantised tensor.
-        scale: its scale, possibly shared.
-        ceiling: real value at which the activation saturates by its definition (6 for ReLU6).
-
-    In mode `observe` it records the (activated) values and lets them pass; in `bypass` it lets them pass.
-    """
-
-    def __init__(self, qrange: QRange, scale: Scale | None = None, ceiling: float | None = None) -> None:
-        super().__init__()
-        self.qrange = qrange
-        self.scale = scale or Scale()
-        self.ceiling = ceiling
-        self.observer = Observer()
-        self.mode: Mode = "quantise"
-
-    @property
-    def rectifies(self) -> bool:
-        """Whether the quantiser is a ReLU too."""
-        return self.qrange.lo >= 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.mode == "quantise":
-            return fake_quantise(x, self.scale.value, self.qrange.lo, self.qrange.hi)
-        if self.rectifies:
-            x = x.clamp(0, self.ceiling)
-        if self.mode == "observe":
-            self.observer.observe(x)
-        return x
+from dianaq_quant.quantisers import Observer
 
 
 class FakeConv2d(Conv2d):
-    """A convolution whose weight is fake-quantised per array. Input (N, C_in, H, W)."""
+    """A convolution whose weight is fake-quantised. Input (N, C_in, H, W)."""
 
-    qrange: QRange
     mode: Mode
-    weight_scale: Scale
+    quantiser: WeightQuantiser
 
     def forward(self, input: Tensor) -> Tensor:
         return convolve(input, quantised_weight(self), self.bias, self.geometry)
 
 
 class FakeLinear(nn.Linear):
-    """A fully connected layer whose weight is fake-quantised per array. Input (N, C_in)."""
+    """A fully connected layer whose weight is fake-quantised. Input (N, C_in)."""
 
-    qrange: QRange
     mode: Mode
-    weight_scale: Scale
+    quantiser: WeightQuantiser
 
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(input, quantised_weight(self), self.bias)
@@ -93,13 +37,11 @@ FakeLinearOp = FakeConv2d | FakeLinear
 
 def quantised_weight(module: FakeLinearOp) -> Tensor:
     """The weight as the layer's integer range represents it; the real one unless the mode is `quantise`."""
-    if module.mode != "quantise":
-        return module.weight
-    return fake_quantise(module.weight, module.weight_scale.value, module.qrange.lo, module.qrange.hi)
+    return module.quantiser(module.weight) if module.mode == "quantise" else module.weight
 
 
-def fake_linear_op(module: Conv2d | nn.Linear, qrange: QRange) -> FakeLinearOp:
-    """The fake-quantised counterpart of a float layer; it takes over the layer's parameters."""
+def fake_linear_op(module: Conv2d | nn.Linear, quantiser: WeightQuantiser) -> FakeLinearOp:
+    """The fake-quantised counterpart of a layer, float or already fake-quantised; it takes over its parameters."""
     new: FakeLinearOp
     if isinstance(module, Conv2d):
         new = FakeConv2d.__new__(FakeConv2d)
@@ -108,9 +50,59 @@ def fake_linear_op(module: Conv2d | nn.Linear, qrange: QRange) -> FakeLinearOp:
     new.__dict__.update(module.__dict__)
     new._parameters = dict(module._parameters)
     new._modules = dict(module._modules)
-    new.qrange = qrange
-    new.weight_scale = Scale()
+    new.quantiser = quantiser
     new.mode = "quantise"
+    return new
+
+
+class FakeAnalogConv2d(Conv2d):
+    """A convolution on the analog core, in real numbers. Input (N, C_in, H, W) on the grid of `input_scale`.
+
+    `y = (a + T/2) * g s_x s_w + b`, where `a` sums the converter's results over the T row tiles: each integer stands
+    for the middle of its bin. Weights and converter are quantised in every mode: the layer has no other meaning.
+
+    Attributes:
+        quantiser: of the weights, one scale per output channel.
+        input_scale: that of what it reads; a power of two, so that the accumulator is exact.
+        slope: factor per output channel, once a BatchNorm has been folded into it.
+    """
+
+    quantiser: WeightQuantiser
+    adc: Adc
+    tiles: RowTiles
+    input_scale: Scale
+    slope: Tensor | None
+
+    def step(self) -> Tensor:
+        """Real value of one step of the converter per output channel, before `slope`; (C_out,) or (1,)."""
+        scale: Tensor = self.quantiser.scale()
+        return (scale * (self.input_scale() * self.adc.gain)).flatten()
+
+    def conversions(self, x: Tensor) -> Tensor:
+        """What the converter is given, in its steps; (N, T, C_out, H, W) or, with one tile, (N, C_out, H, W)."""
+        weight = self.quantiser.integers(self.weight) / (self.input_scale() * self.adc.gain)
+        return self.tiles.multiply(x, weight, self.geometry)
+
+    def forward(self, input: Tensor) -> Tensor:
+        step = self.step() if self.slope is None else self.step() * self.slope
+        offset = step * (self.tiles.count / 2)
+        if self.bias is not None:
+            offset = offset + self.bias
+        converted = self.tiles.collect(self.adc(self.conversions(input)))
+        return torch.addcmul(offset.reshape(1, -1, 1, 1), converted, step.reshape(1, -1, 1, 1))
+
+
+def fake_analog_conv(module: FakeConv2d, quantiser: WeightQuantiser, input_scale: Scale) -> FakeAnalogConv2d:
+    """The analog counterpart of a fake-quantised convolution; it takes over its parameters. The gain is still 1."""
+    new = FakeAnalogConv2d.__new__(FakeAnalogConv2d)
+    new.__dict__.update(module.__dict__)
+    new._parameters = dict(module._parameters)
+    new._buffers = dict(module._buffers)
+    new._modules = dict(module._modules)
+    new.quantiser, new.input_scale = quantiser, input_scale
+    new.tiles = RowTiles.of(module.in_channels, (module.weight.shape[2], module.weight.shape[3]))
+    new.adc = Adc()
+    new.slope = None
     return new
 
 

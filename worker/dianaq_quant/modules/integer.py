@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dianaq.ranges import QRange
+from dianaq_quant.modules.adc import RowTiles
 from dianaq_quant.modules.exact import accumulator_bound
 from dianaq_quant.modules.structure import Geometry, convolve
-from dianaq_quant.targets.diana import FLOAT32_EXACT_LIMIT
+from dianaq_quant.targets.diana import ADC, FLOAT32_EXACT_LIMIT
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,33 @@ class IntegerLinear(_IntegerLinearOp):
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return F.linear(x, weight, bias)
+
+
+class IntegerAnalogConv2d(nn.Module):
+    """A convolution on the analog core in integers: `clip((k sum_t clip(floor(acc_t / g)) + l) >> n)`.
+
+    Input (N, C_in, H, W). Weights int8, `k` and `l` int32 (C_out,), g a power of two.
+    """
+
+    weight: Tensor
+    k: Tensor
+    l: Tensor  # noqa: E741 - the hardware's own name
+
+    def __init__(self, weight: Tensor, k: Tensor, offset: Tensor, gain: int, shift: Shift, geometry: Geometry) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.to(torch.int8))
+        self.register_buffer("k", k.to(torch.int32))
+        self.register_buffer("l", offset.to(torch.int32))
+        self.gain, self.shift, self.geometry = gain, shift, geometry
+        self.tiles = RowTiles.of(weight.shape[1], (weight.shape[2], weight.shape[3]))
+        self.bound = float((self.tiles.count * -ADC.lo * k.abs() + offset.abs()).max())
+        """Largest magnitude of `a k + l`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        accumulator = self.tiles.multiply(x.double(), self.weight.double(), self.geometry)
+        a = self.tiles.collect(torch.floor(accumulator / self.gain).clamp_(ADC.lo, ADC.hi))
+        affine = a * self.k.reshape(1, -1, 1, 1) + self.l.reshape(1, -1, 1, 1)
+        return self.shift(affine).to(x.dtype)
 
 
 class IntegerAdd(nn.Module):

@@ -1,6 +1,8 @@
-"""Rounding with a gradient: straight-through inside the range, zero where the value was clipped.
+"""Rounding with a gradient. Straight-through inside the range, zero where the value was clipped.
 
-Bengio et al., 2013 (straight-through estimator); the clipped form as in Jacob et al., 2018.
+Bengio et al., 2013 (straight-through estimator); the clipped form as in Jacob et al., 2018. A quantiser's function
+is an autograd function `forward(ctx, x, scale, lo, hi)` that gives `s * clip(floor(x/s + 1/2), lo, hi)`, of the shape
+of `x`, with `scale` broadcast over it; its backward gives the gradients of `x` and, where it is learned, of `scale`.
 """
 
 from __future__ import annotations
@@ -48,6 +50,85 @@ class _Round(Function):
         return grads[0]
 
 
+class StraightThrough(Function):
+    """The scale is not learned: `dq/dx = 1` inside the range, 0 outside."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, lo: int, hi: int) -> Tensor:
+        q = (x / scale).add_(0.5).floor_()
+        ctx.save_for_backward((q >= lo) & (q <= hi))
+        return q.clamp_(lo, hi).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (inside,) = ctx.saved_tensors
+        return grads[0] * inside, None, None, None
+
+
+class LearnedScale(Function):
+    """The scale is learned through rounding and clipping: `dq/ds = round(x/s) - x/s` inside, `lo` or `hi` outside.
+
+    Jain et al., 2020, "Trained Quantization Thresholds", equations 6 to 8 (there for `t = log2 s`, whose factor
+    `s ln 2` comes from the scale's parametrisation), and Esser et al., 2020, equation 3.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, lo: int, hi: int) -> Tensor:
+        ratio = x / scale
+        q = torch.floor(ratio + 0.5)
+        inside = (q >= lo) & (q <= hi)
+        q.clamp_(lo, hi)
+        ctx.save_for_backward(inside, torch.where(inside, q - ratio, q))
+        ctx.shape = scale.shape
+        return q * scale
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        inside, slope = ctx.saved_tensors
+        return grads[0] * inside, (grads[0] * slope).sum_to_size(ctx.shape), None, None
+
+
+class ClippedReLU(Function):
+    """PACT: the upper bound `s * hi` is learned from what it clips: `dq/ds = hi` above it, `lo` below, else 0.
+
+    Choi et al., 2018, "PACT: Parameterized Clipping Activation", equation 3.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, lo: int, hi: int) -> Tensor:
+        q = (x / scale).add_(0.5).floor_()
+        above, below = q > hi, q < lo
+        ctx.save_for_backward(above, below)
+        ctx.bounds, ctx.shape = (lo, hi), scale.shape
+        return q.clamp_(lo, hi).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        above, below = ctx.saved_tensors
+        lo, hi = ctx.bounds
+        slope = grads[0] * (above * hi + below * lo)
+        return grads[0] * ~(above | below), slope.sum_to_size(ctx.shape), None, None
+
+
+class Sign(Function):
+    """Binary: `s * sign(x)` with `sign(0) = 1`; straight-through where `|x| <= s`, and `dq/ds = sign(x)`.
+
+    Rastegari et al., 2016, "XNOR-Net"; the window of the gradient as in Hubara et al., 2016.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, lo: int, hi: int) -> Tensor:
+        signs = torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
+        ctx.save_for_backward(x.abs() <= scale, signs)
+        ctx.shape = scale.shape
+        return signs * scale
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        near, signs = ctx.saved_tensors
+        return grads[0] * near, (grads[0] * signs).sum_to_size(ctx.shape), None, None
+
+
 def _differentiates(x: Tensor) -> bool:
     """Whether a gradient will be asked for; if not, no mask needs to be made and kept."""
     return torch.is_grad_enabled() and x.requires_grad
@@ -70,8 +151,3 @@ def floor_clip(x: Tensor, lo: int, hi: int) -> Tensor:
 def round_through(x: Tensor) -> Tensor:
     """`floor(x + 1/2)`, with the gradient of the identity."""
     return _Round.apply(x)  # type: ignore[no-untyped-call, no-any-return]
-
-
-def fake_quantise(x: Tensor, scale: Tensor, lo: int, hi: int) -> Tensor:
-    """`s * clip(floor(x/s + 1/2), lo, hi)`: the nearest representable value, same shape as `x`."""
-    return round_clip(x / scale, lo, hi) * scale

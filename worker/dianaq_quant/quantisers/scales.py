@@ -1,18 +1,26 @@
-"""How a scale follows from observed values."""
+"""How scales, and free offsets, follow from what observers have seen.
+
+Everything here is per slice: statistics and scales have the shape (S,), with S = 1 for a whole array.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dianaq.ranges import InitStrategy, QRange
+from dianaq.quantisers import InitStrategy
+from dianaq.ranges import QRange
+from dianaq_quant.quantisers.observer import Observer, slices
 
-PERCENTILE = 0.9999
-"""Part of the magnitudes that the `percentile` strategy represents without clipping (the value in common use for
-8-bit activations, e.g. Wu et al., 2020)."""
+PERCENTILE = 99.99
+"""Percentage that the `percentile` strategy represents without clipping, unless the recipe says another."""
+
+N_STD = 3.0
+"""Standard deviations on either side of the mean that the `meanstd` strategy represents, unless the recipe says so."""
 
 OCTAVES = 5
 """How far below the `minmax` scale the `mse` strategy looks, in powers of two: clipping at 1/32 of the largest
@@ -21,50 +29,131 @@ value is worse for every distribution met in trained networks."""
 STEPS_PER_OCTAVE = 8
 """Resolution of the `mse` search where the scale need not be a power of two: steps of 9 %."""
 
-Seen = tuple[Tensor, QRange]
-"""A sample of a tensor, and the integer range that is to represent it."""
+TERNARY_THRESHOLD = 0.7
+"""Ternary weights are those beyond 0.7 times the mean magnitude (Li et al., 2016, "Ternary Weight Networks")."""
 
 
-def choose_scale(seen: Sequence[Seen], strategy: InitStrategy, *, base: float | None = None) -> float:
-    """One scale for one or several tensors.
+@dataclass(frozen=True)
+class Seen:
+    """What is known of a tensor that is to be quantised, and the integers that are to represent it.
+
+    `lo`, `hi`, `mean`, `std` are (S,), `sample` is (S, n).
+    """
+
+    lo: Tensor
+    hi: Tensor
+    mean: Tensor
+    std: Tensor
+    sample: Tensor
+    qrange: QRange
+
+    @classmethod
+    def by(cls, observer: Observer, qrange: QRange) -> Seen:
+        """What an observer has seen.
+
+        Raises:
+            RuntimeError: it has seen nothing.
+        """
+        std = observer.variance.sqrt()
+        return cls(observer.lo, observer.hi, observer.mean, std, observer.sample, qrange)
+
+    @classmethod
+    def of(cls, tensor: Tensor, qrange: QRange, dimensions: tuple[int, ...] = ()) -> Seen:
+        """All of a tensor that is at hand, as a weight is."""
+        observer = Observer(dimensions)
+        observer.observe(tensor)
+        return cls.by(observer, qrange)
+
+    def interval(self, strategy: InitStrategy) -> tuple[Tensor, Tensor]:
+        """The ends of what a strategy wants represented, per slice."""
+        if strategy.strategy == "const":
+            assert strategy.a is not None
+            assert strategy.b is not None
+            return torch.full_like(self.lo, strategy.a), torch.full_like(self.hi, strategy.b)
+        if strategy.strategy == "meanstd":
+            reach = (strategy.n_std or N_STD) * self.std
+            return self.mean - reach, self.mean + reach
+        if strategy.strategy == "percentile":
+            return self._percentile((strategy.percentile or PERCENTILE) / 100)
+        return self.lo, self.hi
+
+    def _percentile(self, part: float) -> tuple[Tensor, Tensor]:
+        """The interval that holds a part of the magnitudes on either side."""
+        n = self.sample.shape[1]
+        rank = min(n, max(1, math.ceil(part * n)))
+        negative, positive = (self.sample * sign for sign in (-1, 1))
+        lo, hi = (x.clamp(min=0).kthvalue(rank, dim=1).values.double() for x in (negative, positive))
+        # Where next to nothing is not zero, the extremes are represented: the percentiles are zero.
+        empty = (lo <= 0) & (hi <= 0)
+        return torch.where(empty, self.lo, -lo), torch.where(empty, self.hi, hi)
+
+    def error(self, scale: Tensor) -> Tensor:
+        """Mean squared error of the sample under fake quantisation, per slice; a range that starts at 0 is
+        compared after the ReLU."""
+        target = self.sample if self.qrange.lo < 0 else self.sample.clamp(min=0)
+        step = scale.to(target.dtype).unsqueeze(1)
+        quantised = torch.floor(target / step + 0.5).clamp_(self.qrange.lo, self.qrange.hi).mul_(step)
+        return (quantised - target).square_().mean(1, dtype=torch.float64)
+
+
+def choose_scales(seen: Sequence[Seen], strategy: InitStrategy, *, base: float | None = None) -> Tensor:
+    """The scales of one tensor, or of several that share them.
 
     Args:
-        seen: a sample and a range per tensor that will share the scale.
-        strategy: `minmax`, `percentile` or `mse`.
-        base: if given, the scale is `base * 2^k` with integer k (rounded up, so that nothing that the strategy
+        seen: what is known of each tensor; all have the same number of slices S, and none has a free offset.
+        strategy: how the represented interval follows from the statistics.
+        base: if given, a scale is `base * 2^k` with integer k (rounded up, so that nothing that the strategy
             would represent is clipped; `mse` takes the best k); otherwise any positive number.
 
     Returns:
-        The scale; `base` (or 1) when all values are zero.
+        Positive scales, float64 (S,); `base` (or 1) for slices of zeros.
     """
-    limit = max(_reach(sample, qrange, 1.0) for sample, qrange in seen)
-    if limit <= 0 or not math.isfinite(limit):
-        return base or 1.0
-    if strategy == "percentile":
-        limit = max(_reach(sample, qrange, PERCENTILE) for sample, qrange in seen) or limit
-    if strategy != "mse":
-        return limit if base is None else base * math.exp2(math.ceil(math.log2(limit / base) - 1e-9))
-    if base is None:
-        candidates = [limit * math.exp2(-i / STEPS_PER_OCTAVE) for i in range(OCTAVES * STEPS_PER_OCTAVE)]
-    else:
-        top = math.ceil(math.log2(limit / base) - 1e-9)
-        candidates = [base * math.exp2(top - i) for i in range(OCTAVES + 1)]
-    errors = [sum(squared_error(sample, qrange, s) for sample, qrange in seen) for s in candidates]
-    return candidates[errors.index(min(errors))]
+    limit = torch.stack([_need(*s.interval(strategy), s.qrange) for s in seen]).amax(0)
+    usable = (limit > 0) & torch.isfinite(limit)
+    limit = torch.where(usable, limit, torch.ones_like(limit))
+    if base is not None:
+        limit = base * torch.exp2(torch.ceil(torch.log2(limit / base) - 1e-9))
+    if strategy.strategy == "mse":
+        per_octave = 1 if base is not None else STEPS_PER_OCTAVE
+        steps = OCTAVES + 1 if base is not None else OCTAVES * STEPS_PER_OCTAVE
+        candidates = torch.stack([limit * math.exp2(-i / per_octave) for i in range(steps)])
+        errors = torch.stack([torch.stack([s.error(c) for s in seen]).sum(0) for c in candidates])
+        limit = candidates.gather(0, errors.argmin(0, keepdim=True)).squeeze(0)
+    return torch.where(usable, limit, torch.full_like(limit, base or 1.0))
 
 
-def squared_error(sample: Tensor, qrange: QRange, scale: float) -> float:
-    """Mean squared error of a sample under fake quantisation; a rectified range is compared after the ReLU."""
-    target = sample if qrange.lo < 0 else sample.clamp(min=0)
-    quantised = torch.floor(target / scale + 0.5).clamp_(qrange.lo, qrange.hi).mul_(scale)
-    return float((quantised - target).square_().mean())
+def choose_scale(seen: Sequence[Seen], strategy: InitStrategy, *, base: float | None = None) -> float:
+    """The scale of whole arrays: see `choose_scales`."""
+    return float(choose_scales(seen, strategy, base=base))
 
 
-def _reach(sample: Tensor, qrange: QRange, part: float) -> float:
-    """The smallest scale at which the range covers the given part of the sample, on either side."""
-    up = sample.clamp(min=0) / qrange.hi
-    need = up if qrange.lo >= 0 else torch.maximum(up, sample.clamp(max=0) / qrange.lo)
-    if part >= 1.0:
-        return float(need.max())
-    rank = min(len(need), max(1, math.ceil(part * len(need))))
-    return float(need.kthvalue(rank).values)
+def choose_offset(seen: Seen, strategy: InitStrategy) -> QRange:
+    """The range with its free offset fixed: as many integers, starting where the interval starts.
+
+    `s = (b - a) / (n - 1)`, `offset = round(a / s)`, kept within what 8 bits can hold and such that 0 is represented.
+    """
+    levels = seen.qrange.levels
+    a, b = (float(end) for end in seen.interval(strategy))
+    a, b = min(a, 0.0), max(b, 0.0)
+    start = round(a / ((b - a) / (levels - 1))) if b > a else -(levels // 2)
+    return seen.qrange.starting_at(max(-(levels - 1) + (b > 0), min(0, start)))
+
+
+def ternary_scale(weight: Tensor, dimensions: tuple[int, ...]) -> Tensor:
+    """The mean magnitude of what exceeds `0.7 mean|w|`, per slice, float64 (S,) (Li et al., 2016)."""
+    magnitudes = slices(weight.detach(), dimensions).abs().double()
+    beyond = magnitudes > TERNARY_THRESHOLD * magnitudes.mean(1, keepdim=True)
+    scale = (magnitudes * beyond).sum(1) / beyond.sum(1).clamp(min=1)
+    return torch.where(scale > 0, scale, torch.ones_like(scale))
+
+
+def binary_scale(weight: Tensor, dimensions: tuple[int, ...]) -> Tensor:
+    """The mean magnitude per slice, float64 (S,): least squares for signs (Rastegari et al., 2016, equation 6)."""
+    scale = slices(weight.detach(), dimensions).abs().double().mean(1)
+    return torch.where(scale > 0, scale, torch.ones_like(scale))
+
+
+def _need(a: Tensor, b: Tensor, qrange: QRange) -> Tensor:
+    """The smallest scale at which the range covers the interval [a, b], on either side that it has."""
+    up = b.clamp(min=0) / qrange.hi if qrange.hi > 0 else torch.zeros_like(b)
+    return torch.maximum(up, a.clamp(max=0) / qrange.lo) if qrange.lo < 0 else up

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx
 
-from dianaq.spec import Calibration
 from dianaq_quant.graph.surgery import Interpreter, calls
-from dianaq_quant.modules.exact import ExactConv2d, ExactLinear
-from dianaq_quant.modules.fake import FakeConv2d, FakeLinear, FakeQuantiser, Scale, set_mode
-from dianaq_quant.quantisers import choose_scale
+from dianaq_quant.modules.exact import ExactAnalogConv2d, ExactConv2d, ExactLinear
+from dianaq_quant.modules.fake import FakeAnalogConv2d, FakeConv2d, FakeLinear, set_mode
+from dianaq_quant.modules.quantiser import FakeQuantiser, Scale
+from dianaq_quant.quantisers import Seen, choose_scale
 from dianaq_quant.training.data import Normalisation, Split, batches
 
 CORRECTION_SAMPLES = 512
@@ -27,20 +27,22 @@ def observe(network: fx.GraphModule, split: Split, normalise: Normalisation) -> 
     set_mode(network, "quantise")
 
 
-def calibrate(network: fx.GraphModule, split: Split, normalise: Normalisation, recipe: Calibration) -> None:
+def calibrate(network: fx.GraphModule, split: Split, normalise: Normalisation) -> None:
     """Choose the scales of a fake-quantised network, weights and activations, from what it observes."""
     observe(network, split, normalise)
     shared: dict[Scale, list[FakeQuantiser]] = {}
     for _, module in calls(network, FakeQuantiser):
         assert isinstance(module, FakeQuantiser)
+        module.fix_offset()
         shared.setdefault(module.scale, []).append(module)
     for scale, quantisers in shared.items():
         ceilings = [q.ceiling / q.qrange.hi for q in quantisers if q.ceiling is not None]
-        seen = [(q.observer.sample, q.qrange) for q in quantisers]
-        scale.set(max(ceilings) if ceilings else choose_scale(seen, recipe.activations))
+        seen = [Seen.by(q.observer, q.qrange) for q in quantisers]
+        chosen = max(ceilings) if ceilings else choose_scale(seen, quantisers[0].spec.strategy)
+        scale.set(chosen, quantisers[0].values_per_sample, quantisers[0].qrange.hi)
     for _, layer in calls(network, FakeConv2d, FakeLinear):
         assert isinstance(layer, FakeConv2d | FakeLinear)
-        layer.weight_scale.set(choose_scale([(layer.weight.detach().flatten(), layer.qrange)], recipe.weights))
+        layer.quantiser.calibrate(layer.weight)
 
 
 def channel_mean(x: Tensor) -> Tensor:
@@ -53,7 +55,7 @@ class _Means(Interpreter):
 
     def __init__(self, network: fx.GraphModule) -> None:
         super().__init__(network)
-        self.layers = {node for node, _ in calls(network, FakeConv2d, FakeLinear)}
+        self.layers = {node for node, _ in calls(network, FakeConv2d, FakeLinear, FakeAnalogConv2d)}
         self.sums: dict[str, Tensor] = {}
 
     def see(self, node: fx.Node, value: Tensor) -> None:
@@ -72,7 +74,7 @@ class _Correct(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Tensor:
         if n.name in self.wanted:
             layer = self.fetch_attr(str(n.target))
-            assert isinstance(layer, ExactConv2d | ExactLinear)
+            assert isinstance(layer, ExactConv2d | ExactLinear | ExactAnalogConv2d)
             x = self.env[n.args[0]]  # type: ignore[index]
             step = layer.requantise.accumulator_scale
             got = (channel_mean(layer.accumulate(x)) - layer.requantise.half) * step

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from dianaq.inspection.fit import input_layout
+from dianaq.ranges import QRange
 from dianaq.spec import JobSpec, Preprocessing
-from dianaq_quant.targets.diana import INT8
+from dianaq_quant.targets.diana import ANALOG_INPUT, INT8
 
 EVALUATION_BATCH = 250
 """Samples per batch where nothing is trained: large enough to keep two cores busy, small enough to stay within a
@@ -57,7 +58,9 @@ class Normalisation:
 
 @dataclass(frozen=True)
 class Data:
-    """The splits, the normalisation, and the real value of one pixel step where all channels share it.
+    """The splits, the normalisation, and the real value of one input integer where the input is a grid of pixels.
+
+    `input_steps` has it for each range that the input may take, if all channels share one step; else it is empty.
 
     `held_out` says that `val` was taken out of `train`, where a network that was trained before has seen it.
     `calibration` is a fixed random part of `train`. `test` falls back on `val` for reporting: see `report_split`.
@@ -68,7 +71,7 @@ class Data:
     test: Split | None
     calibration: Split
     normalise: Normalisation
-    input_step: float | None
+    input_steps: dict[QRange, float]
     held_out: bool = False
 
     @property
@@ -99,8 +102,8 @@ def load_data(path: Path, spec: JobSpec, input_shape: tuple[int, ...]) -> Data:
     calibration = train.pick(order[: spec.recipe.calibration.samples])
     is_image = arrays["x_train"].dtype == np.uint8
     normalise = _normalisation(spec.preprocessing, input_shape, is_image)
-    step = _pixel_step(spec.preprocessing, is_image)
-    return Data(train, val, splits.get("test"), calibration, normalise, step, held_out="val" not in splits)
+    steps = _input_steps(spec.preprocessing, is_image)
+    return Data(train, val, splits.get("test"), calibration, normalise, steps, held_out="val" not in splits)
 
 
 def batches(split: Split, size: int = EVALUATION_BATCH) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -140,16 +143,20 @@ def _normalisation(preprocessing: Preprocessing, input_shape: tuple[int, ...], i
     return Normalisation(factor.float().reshape(shape), offset.float().reshape(shape))
 
 
-def _pixel_step(preprocessing: Preprocessing, is_image: bool) -> float | None:
-    """The real value of the smallest power-of-two number of pixel steps that maps 0..255 into int8.
+def _input_steps(preprocessing: Preprocessing, is_image: bool) -> dict[QRange, float]:
+    """The real value of the smallest power-of-two number of pixel steps that maps 0..255 into a range, by range.
 
-    None where the stored values are no pixels or the channels' normalisations differ.
+    Empty where the stored values are no pixels or the channels' normalisations differ. A range that is symmetric has
+    one integer less than the power of two, and clips its darkest pixels by one.
     """
     if not is_image or len(set(preprocessing.mean)) > 1 or len(set(preprocessing.std)) > 1:
-        return None
+        return {}
     lo, hi = _value_range(preprocessing, is_image)
     zero = lo + preprocessing.mean[0] * (hi - lo)  # the pixel value that becomes 0
-    steps = 1
-    while not (INT8.lo * steps <= 0 - zero and 255 - zero < (INT8.hi + 1) * steps):
-        steps *= 2
-    return steps * BELOW_A_STEP / ((hi - lo) * preprocessing.std[0])
+    found = {}
+    for qrange in (INT8, ANALOG_INPUT):
+        steps = 1
+        while not ((-qrange.hi - 1) * steps <= 0 - zero and 255 - zero < (qrange.hi + 1) * steps):
+            steps *= 2
+        found[qrange] = steps * BELOW_A_STEP / ((hi - lo) * preprocessing.std[0])
+    return found

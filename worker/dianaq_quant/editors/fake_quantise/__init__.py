@@ -3,7 +3,7 @@
 Every linear layer gets a weight quantiser, and every tensor that the chip stores an activation quantiser.
 """
 
-from dianaq.ranges import QRange
+from dianaq.quantisers import Quantisers
 from dianaq_quant.editors.fake_quantise.convert_activations import ConvertActivations
 from dianaq_quant.editors.fake_quantise.convert_linear import ConvertLinear
 from dianaq_quant.editors.fake_quantise.equalise import Equalise
@@ -12,12 +12,12 @@ from dianaq_quant.editors.fake_quantise.interpose import Interpose
 from dianaq_quant.graph import Editor
 
 
-def editors(weights: QRange, activations: QRange, *, equalise: bool) -> list[Editor]:
-    """The fake-quantisation pipeline for the given integer ranges."""
+def editors(quantisers: Quantisers, *, equalise: bool) -> list[Editor]:
+    """The fake-quantisation pipeline for the quantisers of a recipe."""
     return [
         *([Equalise()] if equalise else []),
-        ConvertLinear(weights),
-        ConvertActivations(activations),
-        Interpose(activations),
+        ConvertLinear(quantisers),
+        ConvertActivations(quantisers),
+        Interpose(quantisers),
         HarmoniseAdds(),
     ]

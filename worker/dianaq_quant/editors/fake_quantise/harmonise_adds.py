@@ -9,7 +9,7 @@ from torch import fx
 from dianaq_quant.graph import Editor, Point, Rejection
 from dianaq_quant.graph.scales import source_quantiser
 from dianaq_quant.graph.surgery import calls
-from dianaq_quant.modules.fake import FakeQuantiser
+from dianaq_quant.modules.quantiser import FakeQuantiser
 from dianaq_quant.modules.structure import Add
 
 

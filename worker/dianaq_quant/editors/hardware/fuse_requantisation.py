@@ -12,22 +12,27 @@ from dianaq_quant.graph.scales import source_quantiser
 from dianaq_quant.graph.surgery import bypass, calls, module_of, set_module
 from dianaq_quant.modules.exact import (
     ExactAdd,
+    ExactAnalogConv2d,
     ExactConv2d,
     ExactGlobalAvgPool2d,
     ExactLinear,
     Requantisation,
 )
-from dianaq_quant.modules.fake import FakeConv2d, FakeLinear, FakeQuantiser
+from dianaq_quant.modules.fake import FakeAnalogConv2d, FakeConv2d, FakeLinear
+from dianaq_quant.modules.quantiser import FakeQuantiser
 from dianaq_quant.modules.structure import Add, GlobalAvgPool2d
 
-_OPERATIONS = FakeConv2d | FakeLinear | Add | GlobalAvgPool2d
+_OPERATIONS = FakeConv2d | FakeLinear | FakeAnalogConv2d | Add | GlobalAvgPool2d
 
 
 class FuseRequantisation(Editor):
-    """`Q(W x + b) -> clip((acc + bias) >> n)` on integers; likewise additions and global average pools."""
+    """`Q(W x + b) -> clip((acc + bias) >> n)` on integers; likewise additions and global average pools.
 
-    def __init__(self, plan: ScalePlan) -> None:
-        self.plan = plan
+    Of an analog layer: `Q((a + T/2) g s_x s_w slope + b) -> clip((a k + l) >> n)`.
+    """
+
+    def __init__(self, plan: ScalePlan, batch_norm_bits: int) -> None:
+        self.plan, self.batch_norm_bits = plan, batch_norm_bits
 
     def find(self, network: fx.GraphModule) -> Iterator[Point | Rejection]:
         # Last first: a fused node no longer is the quantiser that the layers after it look up.
@@ -52,9 +57,12 @@ class FuseRequantisation(Editor):
         )
         exact: nn.Module
         if isinstance(operation, FakeConv2d):
-            exact = ExactConv2d(operation, operation.qrange, requantise)
+            exact = ExactConv2d(operation, operation.quantiser.qrange, requantise)
         elif isinstance(operation, FakeLinear):
-            exact = ExactLinear(operation, operation.qrange, requantise)
+            exact = ExactLinear(operation, operation.quantiser.qrange, requantise)
+        elif isinstance(operation, FakeAnalogConv2d):
+            gain = self.plan.gains[node]
+            exact = ExactAnalogConv2d(operation, gain, requantise, self.batch_norm_bits)
         elif isinstance(operation, Add):
             exact = ExactAdd(requantise)
         else:

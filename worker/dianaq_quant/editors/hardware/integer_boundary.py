@@ -16,8 +16,8 @@ from dianaq_quant.graph.surgery import (
     output_node,
     set_module,
 )
-from dianaq_quant.modules.exact import ExactConv2d, ExactInput, ExactLinear, ExactOutput
-from dianaq_quant.modules.fake import FakeQuantiser
+from dianaq_quant.modules.exact import ExactAnalogConv2d, ExactConv2d, ExactInput, ExactLinear, ExactOutput
+from dianaq_quant.modules.quantiser import FakeQuantiser
 from dianaq_quant.modules.structure import Flatten
 
 
@@ -25,7 +25,8 @@ class IntegerBoundary(Editor):
     """`Q(x; s) -> clip(floor(x / s))` at the input, and `y -> s y` at the output.
 
     The compilers' input quantisation is a floor, so an integer k stands for the middle of its bin, `(k + 1/2) s`;
-    the half step goes into the bias of the layers that read it: `b + s/2 * sum(W)`.
+    the half step goes into the bias of the layers that read it: `b + s/2 * sum(W)`. An analog layer has no bias before
+    its converter, and gets it after.
     """
 
     def __init__(self, plan: ScalePlan) -> None:
@@ -45,9 +46,12 @@ class IntegerBoundary(Editor):
         node.meta["scale"] = scale
         for reader in _readers(network, node):
             layer = module_of(network, reader)
-            assert isinstance(layer, ExactConv2d | ExactLinear)
             with torch.no_grad():
-                layer.bias.add_(scale / 2 * layer.weight.flatten(1).sum(1))
+                if isinstance(layer, ExactAnalogConv2d):
+                    layer.bias.add_(layer.step / layer.adc.gain * layer.integer_weight().flatten(1).sum(1) / 2)
+                else:
+                    assert isinstance(layer, ExactConv2d | ExactLinear)
+                    layer.bias.add_(scale / 2 * layer.weight.flatten(1).sum(1))
         sink = output_node(network)
         insert_after(network, sink, ExactOutput(_scale_of(sink)), "output_scale")
 

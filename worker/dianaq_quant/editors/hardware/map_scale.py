@@ -1,41 +1,79 @@
-"""Activation ranges become the digital core's, at the same clipping thresholds."""
+"""Activation ranges become those of the cores that make and read them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from torch import fx
 
+from dianaq.quantisers import MSE
+from dianaq.ranges import QRange
 from dianaq_quant.graph import Editor, Point, Rejection
-from dianaq_quant.graph.surgery import calls, module_of
-from dianaq_quant.modules.fake import FakeQuantiser, Scale
-from dianaq_quant.targets.diana import INT8, RECTIFIED
+from dianaq_quant.graph.scales import source_quantiser
+from dianaq_quant.graph.surgery import calls, core_of, input_node, module_of
+from dianaq_quant.modules.fake import FakeConv2d
+from dianaq_quant.modules.quantiser import FakeQuantiser, Scale
+from dianaq_quant.quantisers import Seen, choose_scale
+from dianaq_quant.targets.diana import ANALOG_INPUT, INT8, RECTIFIED
 
 
 class MapScale(Editor):
-    """`Q(x; s, [lo, hi]) -> Q(x; s * hi / hi', [lo', hi'])`: the largest real value stays representable.
+    """`Q(x; s, [lo, hi]) -> Q(x; s', [lo', hi'])` with `s' = s * hi / hi'`: the largest real value stays representable.
 
-    The chip clips at [-128, 127] and, after a ReLU, at [0, 127], whatever ranges the recipe trained with. A scale
-    that several quantisers share takes the largest of their factors.
+    The chip clips at [-128, 127] and, after a ReLU, at [0, 127]; signed inputs of the analog core at [-63, 63]. A scale
+    that several quantisers share takes the largest of their factors. What the analog core reads gets the power of two
+    with the least squared error on the observed values, now and not later, so that the converter's steps stay what
+    they are trained as; a fixed ceiling (ReLU6) and the input's own grid are kept instead.
+
+    Args:
+        input_steps: real value of one integer of the input, for each range, where its grid is known (images).
     """
 
-    def __init__(self) -> None:
-        self._factors: dict[Scale, float] = {}
+    def __init__(self, input_steps: Mapping[QRange, float] | None = None) -> None:
+        self.input_steps = input_steps or {}
+        self._targets: dict[FakeQuantiser, QRange] = {}
+        self._scales: dict[Scale, float] = {}
+        self._fixed: set[Scale] = set()
 
     def find(self, network: fx.GraphModule) -> Iterator[Point | Rejection]:
-        self._factors = {}
-        for node, module in calls(network, FakeQuantiser):
-            assert isinstance(module, FakeQuantiser)
-            target = RECTIFIED if module.rectifies else INT8
-            if (module.qrange.lo, module.qrange.hi) == (target.lo, target.hi):
+        quantisers = {node: m for node, m in calls(network, FakeQuantiser) if isinstance(m, FakeQuantiser)}
+        entrance = next(iter(input_node(network).users))
+        analog = _read_by_analog(network)
+        self._targets = {m: _target(m, m in analog) for m in quantisers.values()}
+        self._scales, self._fixed = {}, {m.scale for m in analog if m.ceiling is None}
+        for scale in {m.scale: None for m in quantisers.values()}:
+            members = [m for m in quantisers.values() if m.scale is scale]
+            self._scales[scale] = scale.get() * max(m.qrange.hi / self._targets[m].hi for m in members)
+            first = quantisers[entrance]
+            if first in members and first in analog and self._targets[first] in self.input_steps:
+                self._scales[scale] = self.input_steps[self._targets[first]]
+            elif scale in self._fixed:
+                self._scales[scale] = choose_scale(
+                    [Seen.by(m.observer, self._targets[m]) for m in members], MSE, base=1.0
+                )
+        for node, module in quantisers.items():
+            target, before, after = self._targets[module], module.scale.get(), self._scales[module.scale]
+            if (module.qrange.lo, module.qrange.hi) == (target.lo, target.hi) and before == after:
                 yield Rejection(node, "its range is the chip's already")
-                continue
-            factor = module.qrange.hi / target.hi
-            self._factors[module.scale] = max(self._factors.get(module.scale, 0.0), factor)
-            yield Point((node,), f"[{module.qrange.lo}, {module.qrange.hi}] to [{target.lo}, {target.hi}]")
+            else:
+                yield Point((node,), f"{module.qrange} to {target}, scale {before:.4g} to {after:.4g}")
 
     def apply(self, network: fx.GraphModule, point: Point) -> None:
         module = module_of(network, point.nodes[0])
         assert isinstance(module, FakeQuantiser)
-        module.qrange = RECTIFIED if module.rectifies else INT8
-        module.scale.set(module.scale.get() * self._factors.pop(module.scale, 1.0))
+        module.qrange = self._targets[module]
+        module.scale.rescale(self._scales[module.scale] / module.scale.get())
+        if module.scale in self._fixed and not module.scale.power_of_two:
+            module.scale.freeze()
+
+
+def _target(module: FakeQuantiser, read_by_analog: bool) -> QRange:
+    if module.rectifies:
+        return RECTIFIED
+    return ANALOG_INPUT if read_by_analog else INT8
+
+
+def _read_by_analog(network: fx.GraphModule) -> set[FakeQuantiser]:
+    """Quantisers of what a layer on the analog core reads."""
+    layers = (node for node, _ in calls(network, FakeConv2d) if core_of(node) == "analog")
+    return {source_quantiser(network, node) for node in layers}

@@ -3,30 +3,35 @@
 Only ratios of scales meet the hardware: a layer's shift is `n = log2(s_out / (s_in * s_w))`. Activation scales are
 `base * 2^e`, where the base is 1 except where a real value must be hit exactly (the input's own grid, the ceiling of
 a ReLU6); a weight scale is `s_out * 2^-n / s_in`, so that n is an integer whatever the bases are. An addition has no
-weight scale; in the canonical form no special base meets one.
+weight scale; in the canonical form no special base meets one. An analog layer's integers `k` and `l` absorb any ratio.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import fx
 
 from dianaq.errors import QuantisationError
-from dianaq.ranges import InitStrategy
-from dianaq_quant.graph.scales import source_quantiser
+from dianaq.ranges import QRange
+from dianaq_quant.editors.hardware.analog_shift import choose_analog_shift
+from dianaq_quant.graph.scales import scale_readers, source_quantiser
 from dianaq_quant.graph.surgery import calls, input_node, layer_of, module_of
-from dianaq_quant.modules.fake import FakeConv2d, FakeLinear, FakeLinearOp, FakeQuantiser, Scale
+from dianaq_quant.modules.exact import analog_affine
+from dianaq_quant.modules.fake import FakeAnalogConv2d, FakeConv2d, FakeLinear, FakeLinearOp
+from dianaq_quant.modules.quantiser import FakeQuantiser, Scale
 from dianaq_quant.modules.structure import Add
-from dianaq_quant.quantisers import choose_scale
+from dianaq_quant.quantisers import Seen, choose_scale
 from dianaq_quant.targets.diana import ACCUMULATOR_LIMIT, FLOAT32_EXACT_LIMIT, INT8, MAX_SHIFT
 
 
 @dataclass
 class ScalePlan:
-    """Real value of one integer step of each activation, and the shift of each layer and addition.
+    """Real value of one integer step of each activation, the shift of each layer and addition, and the converter's
+    gain of each analog layer.
 
     `fixed` are the scales that a ceiling (ReLU6) prescribes.
     """
@@ -34,6 +39,7 @@ class ScalePlan:
     activations: dict[Scale, float] = field(default_factory=dict)
     fixed: set[Scale] = field(default_factory=set)
     shifts: dict[fx.Node, int] = field(default_factory=dict)
+    gains: dict[fx.Node, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -48,17 +54,17 @@ class _Link:
 
 
 def plan_scales(
-    network: fx.GraphModule,
-    *,
-    weights: InitStrategy,
-    activations: InitStrategy,
-    input_step: float | None,
+    network: fx.GraphModule, *, input_steps: Mapping[QRange, float] | None = None, batch_norm_bits: int = 8
 ) -> ScalePlan:
     """Choose all scales of a folded, calibrated network (its quantisers have observed the calibration data).
 
+    A scale follows from the observed values by its quantiser's strategy, rounded to a power of two. One that was
+    learned, or that an analog layer was trained with, is kept: only rounded to the better power of two beside it.
+
     Args:
-        weights, activations: how a scale follows from values; the scale is rounded to its power of two.
-        input_step: the input's scale, if its grid is known (images); otherwise it is chosen like the others.
+        input_steps: the input's scale for each range, if its grid is known (images); otherwise it is chosen like
+            the others.
+        batch_norm_bits: magnitude of an analog layer's `k` and `l`.
 
     Raises:
         QuantisationError: a layer whose accumulator cannot be kept within 32 bits; names it.
@@ -68,28 +74,53 @@ def plan_scales(
     for _, module in calls(network, FakeQuantiser):
         assert isinstance(module, FakeQuantiser)
         members.setdefault(module.scale, []).append(module)
-    entrance = source_quantiser(network, next(iter(_after_input(network).users)))
+    entrance = module_of(network, next(iter(input_node(network).users)))
+    assert isinstance(entrance, FakeQuantiser)
+    kept = scale_readers(network, FakeAnalogConv2d).keys()
     for scale, quantisers in members.items():
-        if entrance in quantisers and input_step is not None:
-            plan.activations[scale] = input_step
-            continue
-        seen = [(q.observer.sample, q.qrange) for q in quantisers]
+        seen = [Seen.by(q.observer, q.qrange) for q in quantisers]
+        strategy = quantisers[0].spec.strategy
         ceilings = {q.ceiling / q.qrange.hi for q in quantisers if q.ceiling is not None}
-        if entrance in quantisers:
-            plan.activations[scale] = choose_scale(seen, activations)
+        if entrance in quantisers and input_steps and entrance.qrange in input_steps:
+            plan.activations[scale] = input_steps[entrance.qrange]
         elif ceilings:
             plan.activations[scale] = max(ceilings)
             plan.fixed.add(scale)
+        elif scale.learned or scale in kept:
+            plan.activations[scale] = _rounded(scale.get(), seen)
         else:
-            plan.activations[scale] = choose_scale(seen, activations, base=1.0)
-    links = list(_links(network))
-    _assign_shifts(plan, links, weights)
+            plan.activations[scale] = choose_scale(seen, strategy, base=None if entrance in quantisers else 1.0)
+    _assign_shifts(plan, list(_links(network)))
+    for node, layer in calls(network, FakeAnalogConv2d):
+        assert isinstance(layer, FakeAnalogConv2d)
+        _plan_analog(plan, network, node, layer, batch_norm_bits)
     return plan
 
 
-def _after_input(network: fx.GraphModule) -> fx.Node:
-    """The node of the input's quantiser."""
-    return next(iter(input_node(network).users))
+def _rounded(scale: float, seen: list[Seen]) -> float:
+    """The power of two beside a scale that represents what was seen with less error."""
+    below = math.exp2(math.floor(math.log2(scale) + 1e-6))
+    candidates = [below] if math.isclose(below, scale, rel_tol=1e-6) else [below, 2 * below]
+    errors = [sum(float(s.error(torch.tensor([c], dtype=torch.float64))) for s in seen) for c in candidates]
+    return candidates[errors.index(min(errors))]
+
+
+def _plan_analog(
+    plan: ScalePlan, network: fx.GraphModule, node: fx.Node, layer: FakeAnalogConv2d, batch_norm_bits: int
+) -> None:
+    """The converter's gain under the planned input scale, at the same real step, and the shift of `k` and `l`."""
+    before, planned = layer.input_scale.get(), plan.activations[source_quantiser(network, node).scale]
+    gain = float(layer.adc.gain) * math.exp2(round(math.log2(before / planned)))
+    if gain < 1:
+        plan.notes.append(f"{layer_of(node)}: its converter resolves more than the input's steps; gain {gain:g} is 1")
+        gain = 1.0
+    plan.gains[node] = gain
+    quantiser = module_of(network, next(iter(node.users)))
+    assert isinstance(quantiser, FakeQuantiser)
+    step, offset = analog_affine(layer, planned * gain)
+    plan.shifts[node] = choose_analog_shift(
+        step, offset, plan.activations[quantiser.scale], quantiser.qrange, batch_norm_bits
+    )
 
 
 def _links(network: fx.GraphModule) -> list[_Link]:
@@ -102,14 +133,14 @@ def _links(network: fx.GraphModule) -> list[_Link]:
     return found
 
 
-def _assign_shifts(plan: ScalePlan, links: list[_Link], strategy: InitStrategy) -> None:
+def _assign_shifts(plan: ScalePlan, links: list[_Link]) -> None:
     """Choose weight scales and raise output scales until every shift is at least 0.
 
     Raising a scale can only lower the shifts of the layers that read it, so that sweeps in execution order settle
     everything but a loop (tensors of one scale, some made from others by layers) that amplifies: its layers get
     smaller weight scales, which clips weights, and a note. So does a layer whose output's scale is fixed.
     """
-    weight_scale = {link.node: _weight_scale(plan, link, strategy) for link in links if link.layer is not None}
+    weight_scale = {link.node: _weight_scale(plan, link) for link in links if link.layer is not None}
 
     def shift(link: _Link) -> int:
         """`n = log2(s_out / (s_in * s_w))`, an integer by the choice of the weight scale."""
@@ -163,11 +194,12 @@ def _reaches(links: list[_Link], start: Scale, end: Scale) -> bool:
     return end in reached
 
 
-def _weight_scale(plan: ScalePlan, link: _Link, strategy: InitStrategy) -> float:
+def _weight_scale(plan: ScalePlan, link: _Link) -> float:
     """The weight scale `s_out / s_in * 2^-n` that suits the weight best, n still unbounded."""
     assert link.layer is not None
     base = plan.activations[link.sink] / plan.activations[link.source]
-    return choose_scale([(link.layer.weight.detach().flatten(), link.layer.qrange)], strategy, base=base)
+    quantiser = link.layer.quantiser
+    return choose_scale([Seen.of(link.layer.weight, quantiser.qrange)], quantiser.spec.strategy, base=base)
 
 
 def _within_accumulator(plan: ScalePlan, link: _Link, shift: int) -> int:

@@ -16,6 +16,7 @@ _EXACT = (
     exact.ExactInput,
     exact.ExactConv2d,
     exact.ExactLinear,
+    exact.ExactAnalogConv2d,
     exact.ExactAdd,
     exact.ExactGlobalAvgPool2d,
     exact.ExactOutput,
@@ -23,7 +24,10 @@ _EXACT = (
 
 
 class Integerise(Editor):
-    """`round(W / s_w), round(b / s_acc) + 2^(n-1) -> int8, int32`: the very integers that the exact forward uses."""
+    """`round(W / s_w), round(b / s_acc) + 2^(n-1) -> int8, int32`: the very integers that the exact forward uses.
+
+    Of an analog layer: ternary weights, `k`, `l`, and the converter's gain.
+    """
 
     def find(self, network: fx.GraphModule) -> Iterator[Point | Rejection]:
         for node, _ in calls(network, *_EXACT):
@@ -39,6 +43,8 @@ def _counterpart(node: fx.Node, module: nn.Module | None) -> nn.Module:
         return integer.IntegerConv2d(*_integers(node, module), _shift(module.requantise), module.geometry)
     if isinstance(module, exact.ExactLinear):
         return integer.IntegerLinear(*_integers(node, module), _shift(module.requantise))
+    if isinstance(module, exact.ExactAnalogConv2d):
+        return _analog(module)
     if isinstance(module, exact.ExactAdd):
         return integer.IntegerAdd(_shift(module.requantise))
     if isinstance(module, exact.ExactGlobalAvgPool2d):
@@ -47,6 +53,13 @@ def _counterpart(node: fx.Node, module: nn.Module | None) -> nn.Module:
         return integer.IntegerInput(module.scale, module.qrange)
     assert isinstance(module, exact.ExactOutput)
     return integer.IntegerOutput(module.scale)
+
+
+def _analog(module: exact.ExactAnalogConv2d) -> integer.IntegerAnalogConv2d:
+    parts = (module.integer_weight(), module.integer_gain(), module.integer_bias())
+    weight, k, offset = (part.detach() for part in parts)
+    shift = _shift(module.requantise)
+    return integer.IntegerAnalogConv2d(weight, k, offset, int(module.adc.gain), shift, module.geometry)
 
 
 def _shift(requantise: exact.Requantisation) -> integer.Shift:

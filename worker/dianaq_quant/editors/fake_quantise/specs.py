@@ -1,0 +1,49 @@
+"""Which quantiser a layer gets: the recipe's default, unless a rule matches."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from torch import fx, nn
+
+from dianaq.quantisers import QuantiserRule, Quantisers, QuantiserSpec
+from dianaq_quant.graph.surgery import core_of, layer_of, module_of, output_node
+from dianaq_quant.modules.fake import FakeConv2d
+from dianaq_quant.modules.structure import Add, Ceiling, Conv2d
+
+
+def weight_spec(quantisers: Quantisers, network: fx.GraphModule, node: fx.Node) -> QuantiserSpec:
+    """The quantiser of a layer's weights."""
+    matching = [r.weights for r in quantisers.rules if r.weights is not None and _matches(r, network, node)]
+    return matching[-1] if matching else quantisers.weights
+
+
+def activation_spec(quantisers: Quantisers, network: fx.GraphModule, node: fx.Node) -> QuantiserSpec:
+    """The quantiser of what a node gives."""
+    matching = [r.activations for r in quantisers.rules if r.activations is not None and _matches(r, network, node)]
+    return matching[-1] if matching else quantisers.activations
+
+
+def _matches(rule: QuantiserRule, network: fx.GraphModule, node: fx.Node) -> bool:
+    return (
+        fnmatchcase(layer_of(node), rule.layers)
+        and (rule.type is None or rule.type in _types(network, node))
+        and (rule.core is None or rule.core == core_of(node))
+    )
+
+
+def _types(network: fx.GraphModule, node: fx.Node) -> set[str]:
+    """The words by which a rule may call a node."""
+    module = module_of(network, node)
+    types = {"input"} if node.op == "placeholder" else set()
+    if node is output_node(network):
+        types.add("output")
+    if isinstance(module, Conv2d | FakeConv2d):
+        types |= {"conv", "depthwise"} if module.groups == module.in_channels > 1 else {"conv"}
+    elif isinstance(module, nn.Linear):
+        types.add("linear")
+    elif isinstance(module, Add):
+        types.add("add")
+    elif isinstance(module, nn.ReLU | Ceiling | nn.LeakyReLU):
+        types.add("activation")
+    return types
