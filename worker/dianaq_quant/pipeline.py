@@ -34,6 +34,7 @@ from dianaq_quant.training.calibrate import calibrate, correct_biases, observe
 from dianaq_quant.training.data import Data, load_data
 from dianaq_quant.training.evaluate import evaluate
 from dianaq_quant.training.loop import train
+from dianaq_quant.training.tasks import TASKS
 from dianaq_quant.verify import DATA_SAMPLES, Verification, sample_inputs, verify
 
 
@@ -241,6 +242,7 @@ def _train(state: State, iteration: Iteration) -> None:
         state.network,
         state.spec.recipe.training(iteration),
         state.loaded,
+        task=TASKS[state.spec.task],
         teacher=state.teacher,
         iteration=iteration,
         seed=state.spec.recipe.seed,
@@ -251,12 +253,11 @@ def _train(state: State, iteration: Iteration) -> None:
 
 
 def _measure(state: State, stage: Stage) -> None:
-    """Report the present network's accuracy, if there are labels to measure it on."""
+    """Report the present network's figures, if there are data to measure them on."""
     found = state.loaded.report_split
     if found is None:
         return
     name, split = found
-    measured = evaluate(state.network, split, state.loaded.normalise)
+    measured = evaluate(state.network, split, state.loaded.normalise, TASKS[state.spec.task])
     state.report.add_accuracy(stage, name, measured)
-    values = {f"accuracy_{name}": measured.top1, f"loss_{name}": measured.loss}
-    state.emit(MetricsBody(stage=stage, values=values))
+    state.emit(MetricsBody(stage=stage, values=measured.named(name)))
