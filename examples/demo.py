@@ -18,7 +18,7 @@ import onnxruntime
 from digits import CLASSES, digits, write_files
 
 from dianaq import Client, DianaqError, JobSpec, Preprocessing, Recipe, Training
-from dianaq.cli.summary import accuracies
+from dianaq.cli.summary import measurements
 from dianaq.cli.tables import table
 from dianaq_worker.embedded import LocalStack
 
@@ -80,7 +80,7 @@ def report(bundle: Path) -> None:
     images, labels = arrays["x_test"], arrays["y_test"]
     rows = [
         (entry["stage"], f"{entry['samples']} images of {entry['split']}", f"{entry['top1']:.2%}", "service")
-        for entry in accuracies(bundle)
+        for entry in measurements(bundle)
         if entry["split"] == "test"
     ]
     measured = f"{run(bundle / 'htvm' / 'model.onnx', images, labels):.2%}"

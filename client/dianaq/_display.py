@@ -8,7 +8,15 @@ from typing import Any
 
 from dianaq.events import Event, LogBody, MetricsBody, ProgressBody, StageBody, StateBody
 
-_NAMES = {"accuracy_val": "val", "accuracy_test": "test", "loss": "loss"}
+_NAMES = {
+    "accuracy_val": "val",
+    "accuracy_test": "test",
+    "auc_val": "val AUC",
+    "auc_test": "test AUC",
+    "mse_val": "val MSE",
+    "mse_test": "test MSE",
+    "loss": "loss",
+}
 """Figures that are shown, and how; the report has all of them."""
 
 _BAR_FORMAT = "{desc} |{bar:20}| {n_fmt}/{total_fmt} {elapsed}{postfix}"
@@ -32,11 +40,11 @@ def progress_bar(**options: Any) -> Any:
 
 
 def figures(values: dict[str, float]) -> str:
-    """Accuracies in percent and losses, those that a reader looks for."""
+    """Accuracies in percent, areas, errors and losses: those that a reader looks for."""
     shown = []
     for key, name in _NAMES.items():
         if key in values:
-            figure = f"{values[key]:7.2%}" if key.startswith("accuracy") else f"{values[key]:.4f}"
+            figure = f"{values[key]:7.2%}" if key.startswith("accuracy") else f"{values[key]:#.4g}"
             shown.append(f"{name} {figure}")
     return "   ".join(shown)
 

@@ -17,6 +17,8 @@ from dianaq.events import ITERATIONS, Iteration
 from dianaq.quantisers import Quantisers
 
 Preset = Literal["ptq", "qat"]
+TaskName = Literal["classification", "reconstruction"]
+"""What the network is for: it names a class, or gives its input back (an autoencoder; anomalies come back worse)."""
 
 
 class _Spec(BaseModel):
@@ -62,8 +64,9 @@ class Training(_Spec):
     """Epochs (or part of one) over which the learning rate rises linearly from zero."""
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 128
     distillation: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the loss that pulls the outputs towards the float network's (Kullback-Leibler divergence, Hinton et
-    al., 2015); the rest is the cross-entropy of the labels. At 1 no labels are needed."""
+    """Share of the loss that pulls the outputs towards the float network's: for classification the Kullback-Leibler
+    divergence (Hinton et al., 2015), the rest being the cross-entropy of the labels, which are not needed at 1; for
+    reconstruction the mean squared error to them, the rest being that to the input."""
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay per step of the moving average of the weights that is evaluated and kept; at 0 the last weights are."""
     augmentation: Literal["none", "flip_crop"] = "none"
@@ -170,7 +173,10 @@ class JobSpec(_Spec):
 
     model: Reference
     dataset: Reference
-    task: Literal["classification"] = "classification"
+    task: TaskName = "classification"
+    """For `reconstruction`, labels are anomaly labels (0 normal, 1 anomaly), and optional everywhere: without them the
+    mean squared error is measured, with both kinds also the AUC. Samples of `train` that are labelled as anomalies are
+    neither trained on nor calibrated with."""
     preprocessing: Preprocessing = Preprocessing()
     recipe: Recipe = Recipe()
     mapping: CoreMapping = CoreMapping()

@@ -18,8 +18,8 @@ from .fake_service import KEY, FakeService, make_bundle
 
 REPORT = {
     "accuracy": [
-        {"stage": "float", "split": "test", "samples": 2000, "top1": 0.85},
-        {"stage": "integerise", "split": "test", "samples": 2000, "top1": 0.8475},
+        {"stage": "float", "split": "test", "samples": 2000, "top1": 0.85, "top5": 1.0, "loss": 0.4321},
+        {"stage": "integerise", "split": "test", "samples": 2000, "top1": 0.8475, "top5": 0.995, "loss": 12.3456},
     ]
 }
 
@@ -57,9 +57,9 @@ def test_quantise(
         "job job_1: my net (1,234 parameters) with data.npz",
         "  float                1.0 s   test  85.00%",
         "",
-        "stage       split  samples  accuracy",
-        "float       test      2000    85.00%",
-        "integerise  test      2000    84.75%",
+        "stage       split  samples  accuracy    top-5    loss",
+        "float       test      2000    85.00%  100.00%  0.4321",
+        "integerise  test      2000    84.75%   99.50%   12.35",
         "",
         f"bundle: {out}",
     ]
@@ -125,6 +125,45 @@ def test_lists(capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert {"jobs": "job_2", "models": "1x8x8", "datasets": "8x8 uint8"}[command] in out
     status, out, _ = run(capsys, command, "list", "--json")
     assert (status, json.loads(out)[0]["id"]) == (0, {"jobs": "job_1", "models": "mod_1", "datasets": "dat_1"}[command])
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ({"accuracy_test": 0.5, "top5_test": 0.9, "loss_test": 2.0}, "50.00%"),
+        ({"accuracy_val": 0.25}, "25.00%"),
+        ({"auc_test": 0.95678, "mse_test": 0.1}, "AUC 0.9568"),
+        ({"mse_val": 0.00123}, "MSE 0.001230"),
+        ({"loss": 1.0}, "-"),
+    ],
+)
+def test_the_list_shows_the_most_telling_figure_of_the_last_measured_stage(
+    service: FakeService, capsys: pytest.CaptureFixture[str], values: dict[str, float], shown: str
+) -> None:
+    metrics = {"float": {}, "integerise": values}
+    service.job = service.job.model_copy(update={"metrics": metrics})
+    _, out, _ = run(capsys, "jobs", "list")
+    header, first = out.splitlines()[:2]
+    assert first[header.index("figure") :].strip() == shown
+
+
+def test_the_summary_of_an_autoencoder(
+    service: FakeService, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    report = {
+        "accuracy": [
+            {"stage": "float", "split": "test", "samples": 9, "mse": 0.0123456, "auc": 0.95678},
+            {"stage": "integerise", "split": "test", "samples": 9, "mse": 0.125},
+        ]
+    }
+    service.bundle = make_bundle({"report.json": json.dumps(report).encode()})
+    service.move("succeeded")
+    _, out, _ = run(capsys, "jobs", "download", "job_1", "-o", tmp_path / "out")
+    assert out.splitlines()[:3] == [
+        "stage       split  samples      MSE  AUC",
+        "float       test         9  0.01235  0.9568",
+        "integerise  test         9   0.1250  -",
+    ]
 
 
 def test_show(service: FakeService, capsys: pytest.CaptureFixture[str]) -> None:

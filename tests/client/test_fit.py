@@ -89,12 +89,40 @@ def test_what_fits(parts: dict[str, Any], data: DatasetInfo) -> None:
     check_fit(spec(**parts), model(), data)
 
 
+@pytest.mark.parametrize("output", [(3, 8, 8), (192,)])
+@pytest.mark.parametrize("data", [dataset(train=None), dataset(train=0, test=1), dataset(train=1, val=None)])
+def test_an_autoencoder_takes_anomaly_labels_or_none_even_to_train(output: tuple[int, ...], data: DatasetInfo) -> None:
+    check_fit(spec(task="reconstruction", recipe={"preset": "qat"}), model(output_shape=output), data)
+
+
+def test_labels_of_anomalies_alone_are_refused() -> None:
+    split = SplitInfo(samples=5, sample_shape=(8, 8, 3), dtype="uint8", label_min=1, label_max=1)
+    data = DatasetInfo(splits={**dataset().splits, "train": dataset(train=0).splits["train"], "val": split})
+    with pytest.raises(InvalidDataset, match=r"y_val labels all 5 samples as anomalies.*at least one") as caught:
+        check_fit(spec(task="reconstruction"), model(output_shape=(192,)), data)
+    assert caught.value.param == "y_val"
+
+
 @pytest.mark.parametrize(
     ("parts", "network", "data", "error", "words"),
     [
         ({}, model(), dataset((9, 8, 3)), InvalidDataset, ["(9, 8, 3)", "(3, 8, 8)"]),
         ({}, model(), dataset(train=9, test=10), InvalidDataset, ["y_test", "10", "10 classes, 0 to 9"]),
         ({}, model(output_shape=(10, 4, 4)), dataset(), InvalidModel, ["'y'", "(batch, 10, 4, 4)"]),
+        (
+            {"task": "reconstruction"},
+            model(),
+            dataset(train=None),
+            InvalidModel,
+            ["'y'", "(batch, 10)", "'x'", "(batch, 3, 8, 8)"],
+        ),
+        (
+            {"task": "reconstruction"},
+            model(output_shape=(192,)),
+            dataset(train=None, test=2),
+            InvalidDataset,
+            ["y_test", "the label 2", "0 (normal) or 1 (anomaly)"],
+        ),
         (
             {"recipe": {"hardware_exact": {"epochs": 2}}},
             model(),

@@ -38,6 +38,7 @@ def test_options() -> None:
     assert spec.recipe.fake_quantised.epochs == 1
     assert (spec.recipe.calibration.samples, spec.recipe.seed) == (64, 7)
     assert (spec.preprocessing.mean, spec.preprocessing.std) == ((-0.5, 0, 0.25), (2,))
+    assert spec.task == "classification"
 
 
 def test_precedence(recipe: Path) -> None:
@@ -46,6 +47,13 @@ def test_precedence(recipe: Path) -> None:
     spec = parse("--recipe", str(recipe), "--epochs", "hardware_exact=1", "--preset", "ptq")
     assert (spec.recipe.preset, spec.recipe.seed) == ("ptq", 3)
     assert (spec.recipe.hardware_exact.epochs, spec.recipe.hardware_exact.batch_size) == (1, 32)
+
+
+def test_the_task_is_an_option_that_beats_the_file(recipe: Path) -> None:
+    recipe.write_text("task: reconstruction\n")
+    assert parse("--recipe", str(recipe)).task == "reconstruction"
+    assert parse("--recipe", str(recipe), "--task", "classification").task == "classification"
+    assert parse("--task", "reconstruction").task == "reconstruction"
 
 
 def test_part_of_a_specification(recipe: Path) -> None:

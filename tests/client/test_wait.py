@@ -9,6 +9,7 @@ from threading import Timer
 import pytest
 
 from dianaq import Client, JobCancelled, JobFailed, ServiceUnavailable
+from dianaq._display import figures
 from dianaq.errors import Problem
 from dianaq.events import LogBody, MetricsBody, ProgressBody, StageBody, StateBody
 
@@ -134,3 +135,15 @@ def test_draws_a_bar_where_a_person_watches(
     assert "float           epoch 1/1" in err
     assert "1/2" in err
     assert "float               12.3 s" in out
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ({"loss_val": 2.0, "accuracy_val": 0.5, "top5_val": 0.9, "loss": 0.25}, "val  50.00%   loss 0.2500"),
+        ({"mse_test": 0.000123456, "auc_test": 0.95678}, "test AUC 0.9568   test MSE 0.0001235"),
+        ({"loss": 0.1, "mse_val": 0.5, "objective_val": 3.0}, "val MSE 0.5000   loss 0.1000"),
+    ],
+)
+def test_a_line_shows_the_figures_that_a_reader_looks_for(values: dict[str, float], shown: str) -> None:
+    assert figures(values) == shown

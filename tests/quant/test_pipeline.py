@@ -71,6 +71,7 @@ def test_every_stage_is_measured_and_the_integer_network_keeps_the_accuracy(trai
     entries = trained.report["accuracy"]
     assert [e["stage"] for e in entries] == [*ITERATIONS, "integerise"]
     assert all((e["split"], e["samples"]) == ("test", 100) for e in entries)
+    assert all(set(e) == {"stage", "split", "samples", "top1", "loss"} for e in entries)  # 3 classes: no top-5
     top1 = {e["stage"]: e["top1"] for e in entries}
     assert top1["float"] > 0.9
     assert top1["integerise"] == top1["hardware_exact"] >= top1["float"] - 0.05
@@ -94,7 +95,14 @@ def test_events_tell_the_stages_in_order_and_the_training_by_epoch(trained: Outc
     assert started == trained.finished()
     assert [m.epoch for m in trained.metrics("hardware_exact")] == [1, 2, None]
     assert "objective_val" in trained.metrics("hardware_exact")[0].values
-    assert "accuracy_test" in trained.metrics("integerise")[0].values
+    assert set(trained.metrics("integerise")[0].values) == {"accuracy_test", "loss_test"}
+
+
+def test_the_bundles_readme_has_the_figures_of_every_stage(trained: Outcome) -> None:
+    text = (trained.folder / "README.md").read_text()
+    assert "| stage | accuracy | loss | samples |" in text
+    for entry in trained.report["accuracy"]:
+        assert f"| {entry['stage']} | {entry['top1']:.2%} | {entry['loss']:#.4g} | 100 (test) |" in text
 
 
 def test_the_report_says_what_was_done(trained: Outcome) -> None:

@@ -60,9 +60,9 @@ SETTINGS = Training(epochs=8, learning_rate=0.1, batch_size=32)
 
 def test_training_learns_and_reports_every_epoch(data: Data) -> None:
     net = network()
-    before = evaluate(net, data.val, UNCHANGED).top1
+    before = evaluate(net, data.val, UNCHANGED).values["top1"]
     events = fit(net, data, SETTINGS)
-    after = evaluate(net, data.val, UNCHANGED).top1
+    after = evaluate(net, data.val, UNCHANGED).values["top1"]
     assert after > max(before, 0.8)
     metrics = [e for e in events if isinstance(e, MetricsBody)]
     assert [m.epoch for m in metrics] == list(range(1, 9))
@@ -73,7 +73,7 @@ def test_training_learns_and_reports_every_epoch(data: Data) -> None:
 def test_the_best_epoch_is_kept(data: Data) -> None:
     net = network()
     metrics = [e for e in fit(net, data, SETTINGS) if isinstance(e, MetricsBody)]
-    assert evaluate(net, data.val, UNCHANGED).top1 == max(m.values["accuracy_val"] for m in metrics)
+    assert evaluate(net, data.val, UNCHANGED).values["top1"] == max(m.values["accuracy_val"] for m in metrics)
 
 
 def test_a_network_that_training_makes_worse_is_left_as_it_was(data: Data) -> None:
@@ -93,7 +93,7 @@ def test_held_out_data_do_not_speak_for_the_network_that_has_seen_them(data: Dat
     events = fit(net, Data(wrong, data.val, None, data.calibration, UNCHANGED, None, held_out=True), SETTINGS)
     assert any(not torch.equal(v, good[k]) for k, v in net.state_dict().items())
     best = max(e.values["accuracy_val"] for e in events if isinstance(e, MetricsBody))
-    assert evaluate(net, data.val, UNCHANGED).top1 == best
+    assert evaluate(net, data.val, UNCHANGED).values["top1"] == best
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(data: Data) -> None:

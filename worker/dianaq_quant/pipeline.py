@@ -38,6 +38,7 @@ from dianaq_quant.training.calibrate_analog import calibrate_analog
 from dianaq_quant.training.data import Data, load_data
 from dianaq_quant.training.evaluate import evaluate
 from dianaq_quant.training.loop import train
+from dianaq_quant.training.tasks import TASKS
 from dianaq_quant.verify import DATA_SAMPLES, Verification, sample_inputs, verify
 
 
@@ -263,6 +264,7 @@ def _fit(state: State, iteration: Iteration, settings: Training) -> None:
         state.network,
         settings,
         state.loaded,
+        task=TASKS[state.spec.task],
         teacher=state.teacher,
         iteration=iteration,
         seed=recipe.seed,
@@ -273,12 +275,11 @@ def _fit(state: State, iteration: Iteration, settings: Training) -> None:
 
 
 def _measure(state: State, stage: Stage) -> None:
-    """Report the present network's accuracy, if there are labels to measure it on."""
+    """Report the present network's figures, if there are data to measure them on."""
     found = state.loaded.report_split
     if found is None:
         return
     name, split = found
-    measured = evaluate(state.network, split, state.loaded.normalise)
+    measured = evaluate(state.network, split, state.loaded.normalise, TASKS[state.spec.task])
     state.report.add_accuracy(stage, name, measured)
-    values = {f"accuracy_{name}": measured.top1, f"loss_{name}": measured.loss}
-    state.emit(MetricsBody(stage=stage, values=values))
+    state.emit(MetricsBody(stage=stage, values=measured.named(name)))

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+from dianaq.figures import FIGURES, figures_of, written
 from dianaq_quant.report import Report
 
 
 def bundle_readme(report: Report) -> str:
     """The text, from what the job measured."""
     checked = report.verification
-    rows = "\n".join(
-        f"| {entry['stage']} | {100 * entry['top1']:.2f} % | {entry['samples']} ({entry['split']}) |"
-        for entry in report.accuracy
-    )
-    accuracy = f"| stage | accuracy | samples |\n|---|---|---|\n{rows}\n" if rows else "Not measured: no labels.\n"
     return f"""# Integer network for DIANA
 
 | file | what it is |
@@ -25,7 +21,7 @@ def bundle_readme(report: Report) -> str:
 | `manifest.json` | sha256 of every file, and the job's specification |
 
 ## Accuracy
-{accuracy}
+{_accuracy(report)}
 ## What was verified
 Every layer's output agreed bit for bit on {checked["data_samples"]} data samples and \
 {checked["random_samples"]} random ones in: {", ".join(checked["executions"])}.
@@ -38,3 +34,23 @@ The compilers and the chip were not run.
   `Frontend_frameworks/Quantlab/Pattern_rewriter.py`, in `Relu_pattern_rewriter`, the line that assigns
   `output_activation_type` must name `DORY_Relu_node`.
 """
+
+
+def _accuracy(report: Report) -> str:
+    """Every figure of every stage as a table, and what the figures are where their names do not say it."""
+    if not report.accuracy:
+        return "Not measured: no labels.\n"
+    names = figures_of(report.accuracy)
+    rows = [["stage", *(FIGURES[name] for name in names), "samples"], ["---"] * (len(names) + 2)]
+    for entry in report.accuracy:
+        figures = (written(name, entry.get(name)) for name in names)
+        rows.append([entry["stage"], *figures, f"{entry['samples']} ({entry['split']})"])
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return table + "".join(f"\n{_MEANING[name]}\n" for name in names if name in _MEANING)
+
+
+_MEANING = {
+    "mse": "MSE: mean squared error between the network's normalised input and its output, over the samples that are "
+    "not labelled as anomalies.",
+    "auc": "AUC: area under the ROC curve of the mean squared error as a sample's anomaly score; ties count half.",
+}

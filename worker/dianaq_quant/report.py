@@ -20,7 +20,7 @@ from dianaq_quant.graph import Edit
 from dianaq_quant.modules.exact import Requantisation
 from dianaq_quant.modules.integer import IntegerAnalogConv2d
 from dianaq_quant.targets.diana import FLOAT32_EXACT_LIMIT
-from dianaq_quant.training.evaluate import Accuracy
+from dianaq_quant.training.tasks import Figures
 from dianaq_quant.verify import Verification
 
 FORMAT = 1
@@ -41,9 +41,9 @@ class Report:
     verification: dict[str, Any] = field(default_factory=dict)
     samples: dict[str, int] = field(default_factory=dict)
 
-    def add_accuracy(self, stage: Stage, split: str, measured: Accuracy) -> None:
-        """Accuracy of a stage's network on a split."""
-        self.accuracy.append({"stage": stage, "split": split, **asdict(measured)})
+    def add_accuracy(self, stage: Stage, split: str, measured: Figures) -> None:
+        """The figures of a stage's network on a split."""
+        self.accuracy.append({"stage": stage, "split": split, "samples": measured.samples, **measured.values})
 
     def add_epoch(self, metrics: MetricsBody) -> None:
         """A training epoch's figures."""

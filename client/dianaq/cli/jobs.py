@@ -14,6 +14,7 @@ from dianaq.cli.waiting import INTERRUPTED, wait
 from dianaq.client import Client
 from dianaq.errors import InvalidSpec
 from dianaq.events import State
+from dianaq.figures import FIGURES, written
 from dianaq.resources import Job
 from dianaq.spec import parse_spec
 
@@ -59,7 +60,7 @@ def list_jobs(args: argparse.Namespace) -> int:
         print_json(jobs)
         return 0
     rows = [(j.id, j.state, j.stage or "-", j.spec.recipe.preset or "-", when(j.created), _best(j)) for j in jobs]
-    print(table(("job", "state", "stage", "preset", "created", "accuracy"), rows) if rows else "no jobs")
+    print(table(("job", "state", "stage", "preset", "created", "figure"), rows) if rows else "no jobs")
     return 0
 
 
@@ -123,9 +124,12 @@ def download(args: argparse.Namespace) -> int:
 
 
 def _best(job: Job) -> str:
-    """The accuracy of the last stage that has one, on the most telling split."""
+    """The most telling figure of the last stage that was measured, on the most telling split."""
     for values in reversed(list(job.metrics.values())):
-        for key in ("accuracy_test", "accuracy_val"):
+        for key in ("accuracy_test", "accuracy_val", "auc_test", "auc_val", "mse_test", "mse_val"):
             if key in values:
-                return f"{values[key]:.2%}"
+                figure = key.partition("_")[0]
+                if figure == "accuracy":
+                    return written("top1", values[key])
+                return f"{FIGURES[figure]} {written(figure, values[key])}"
     return "-"

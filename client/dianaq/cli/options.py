@@ -14,10 +14,12 @@ import yaml
 
 from dianaq.errors import InvalidSpec
 from dianaq.events import ITERATIONS
-from dianaq.spec import JobSpec, Preset, Recipe, merge, parse_spec
+from dianaq.spec import JobSpec, Preset, Recipe, TaskName, merge, parse_spec
 
 DEFAULT_PRESET: Preset = "ptq"
 """Without a preset, and without one in the YAML file, nothing is trained."""
+
+DEFAULT_TASK: TaskName = JobSpec.model_fields["task"].default
 
 _SPEC_KEYS = tuple(JobSpec.model_fields)
 _RECIPE_KEYS = tuple(field.alias or name for name, field in Recipe.model_fields.items())
@@ -31,6 +33,7 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
         choices=get_args(Preset),
         help=f"ptq: post-training; qat: quantisation-aware training (default: {DEFAULT_PRESET})",
     )
+    group.add_argument("--task", choices=get_args(TaskName), help=f"what the network is for (default: {DEFAULT_TASK})")
     group.add_argument("--recipe", type=Path, metavar="FILE.yaml", help="a whole job specification, or any part of it")
     group.add_argument(
         "--epochs",
@@ -102,7 +105,7 @@ def _from_options(args: argparse.Namespace) -> dict[str, Any]:
     if args.seed is not None:
         recipe["seed"] = args.seed
     preprocessing = {name: getattr(args, name) for name in ("mean", "std") if getattr(args, name) is not None}
-    parts = {"recipe": recipe, "preprocessing": preprocessing}
+    parts = {"recipe": recipe, "preprocessing": preprocessing, "task": args.task}
     return {name: part for name, part in parts.items() if part}
 
 

@@ -7,18 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from dianaq.cli.tables import table
+from dianaq.figures import FIGURES, figures_of, written
 
 
-def accuracies(bundle: Path) -> list[dict[str, Any]]:
-    """What the bundle's report says was measured, in the order of the stages: stage, split, samples, top1."""
+def measurements(bundle: Path) -> list[dict[str, Any]]:
+    """What the bundle's report says was measured, in the order of the stages: stage, split, samples, and figures."""
     found = json.loads((bundle / "report.json").read_text(encoding="utf-8")).get("accuracy", [])
-    return [entry for entry in found if {"stage", "split", "samples", "top1"} <= entry.keys()]
+    return [entry for entry in found if {"stage", "split", "samples"} <= entry.keys()]
 
 
 def summary(bundle: Path) -> str:
-    """Accuracy per stage as a table, and the bundle's folder."""
+    """The figures per stage as a table, and the bundle's folder."""
+    entries = measurements(bundle)
+    names = figures_of(entries)
     rows = [
-        (entry["stage"], entry["split"], str(entry["samples"]), f"{entry['top1']:.2%}") for entry in accuracies(bundle)
+        (entry["stage"], entry["split"], str(entry["samples"]), *(written(name, entry.get(name)) for name in names))
+        for entry in entries
     ]
-    measured = table(("stage", "split", "samples", "accuracy"), rows) if rows else "no labels, no accuracies"
-    return f"{measured}\n\nbundle: {bundle}"
+    header = ("stage", "split", "samples", *(FIGURES[name] for name in names))
+    return f"{table(header, rows) if rows else 'no labels, no accuracies'}\n\nbundle: {bundle}"

@@ -48,20 +48,17 @@ def check_fit(spec: JobSpec, model: ModelInfo, dataset: DatasetInfo) -> None:
     """Refuse a job whose parts contradict each other.
 
     Raises:
-        InvalidDataset: samples that do not fit the model's input, or labels beyond its classes.
+        InvalidDataset: samples that do not fit the model's input, or labels that the task does not know.
         InvalidModel: its output does not fit the task.
         InvalidSpec: mean, std, augmentation, epochs or layer names that do not fit the model or the data.
     """
-    if len(model.output.shape) != 1:
-        raise InvalidModel(
-            f"classification needs an output of shape (batch, classes); {model.output.name!r} has the shape "
-            f"(batch, {', '.join(map(str, model.output.shape))})",
-            param=model.output.name,
-        )
+    if spec.task == "classification":
+        _check_classifier(model, dataset)
+    else:
+        _check_autoencoder(model, dataset)
     sample = dataset.splits["train"].sample_shape
     layout = input_layout(sample, model.input.shape, spec.preprocessing.layout)
     _check_normalisation(spec, model.input.shape, layout)
-    _check_labels(dataset, classes=model.output.shape[0])
     _check_training(spec, model.input.shape, dataset)
     _check_layer_names(spec, model)
 
@@ -78,7 +75,14 @@ def _check_normalisation(spec: JobSpec, target: Shape, layout: InputLayout) -> N
             )
 
 
-def _check_labels(dataset: DatasetInfo, classes: int) -> None:
+def _check_classifier(model: ModelInfo, dataset: DatasetInfo) -> None:
+    if len(model.output.shape) != 1:
+        raise InvalidModel(
+            f"classification needs an output of shape (batch, classes); {model.output.name!r} has the shape "
+            f"{_batched(model.output.shape)}",
+            param=model.output.name,
+        )
+    classes = model.output.shape[0]
     for name, split in dataset.splits.items():
         if split.label_max is not None and split.label_max >= classes:
             raise InvalidDataset(
@@ -87,12 +91,38 @@ def _check_labels(dataset: DatasetInfo, classes: int) -> None:
             )
 
 
+def _check_autoencoder(model: ModelInfo, dataset: DatasetInfo) -> None:
+    """An image may come back flattened: the numbers of values are compared."""
+    if math.prod(model.output.shape) != math.prod(model.input.shape):
+        raise InvalidModel(
+            f"reconstruction needs an output with as many values as the input; {model.output.name!r} has the shape "
+            f"{_batched(model.output.shape)} and the input {model.input.name!r} {_batched(model.input.shape)}",
+            param=model.output.name,
+        )
+    for name, split in dataset.splits.items():
+        if split.label_max is not None and split.label_max > 1:
+            raise InvalidDataset(
+                f"y_{name} holds the label {split.label_max}; the labels of a reconstruction are anomaly labels: "
+                "0 (normal) or 1 (anomaly)",
+                param=f"y_{name}",
+            )
+        if split.label_min == 1:
+            raise InvalidDataset(
+                f"y_{name} labels all {split.samples} samples as anomalies (1); at least one must be normal (0)",
+                param=f"y_{name}",
+            )
+
+
+def _batched(shape: Shape) -> str:
+    return f"(batch, {', '.join(map(str, shape))})"
+
+
 def _check_training(spec: JobSpec, target: Shape, dataset: DatasetInfo) -> None:
     for iteration in ITERATIONS:
         training = spec.recipe.training(iteration)
         if not training.epochs:
             continue
-        for name in ("train", "val") if training.distillation < 1 else ():
+        for name in ("train", "val") if spec.task == "classification" and training.distillation < 1 else ():
             if name in dataset.splits and dataset.splits[name].label_max is None:
                 raise InvalidSpec(
                     f"recipe.{iteration}.epochs is {training.epochs}, but the dataset has no labels y_{name}; "

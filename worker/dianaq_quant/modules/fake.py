@@ -75,8 +75,8 @@ class FakeAnalogConv2d(Conv2d):
 
     def step(self) -> Tensor:
         """Real value of one step of the converter per output channel, before `slope`; (C_out,) or (1,)."""
-        scale: Tensor = self.quantiser.scale()
-        return (scale * (self.input_scale() * self.adc.gain)).flatten()
+        step: Tensor = self.quantiser.scale() * (self.input_scale() * self.adc.gain)
+        return step.flatten()
 
     def conversions(self, x: Tensor) -> Tensor:
         """What the converter is given, in its steps; (N, T, C_out, H, W) or, with one tile, (N, C_out, H, W)."""

@@ -1,4 +1,4 @@
 """Data in memory, the training loop, evaluation and calibration.
 
-From outside: `Data`, `load_data`, `train`, `evaluate`, `calibrate`, `correct_biases`.
+From outside: `Data`, `load_data`, `train`, `evaluate`, `TASKS`, `calibrate`, `correct_biases`.
 """

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dianaq.errors import InvalidDataset
 from dianaq.inspection.fit import input_layout
 from dianaq.ranges import QRange
 from dianaq.spec import JobSpec, Preprocessing
 from dianaq_quant.targets.diana import ANALOG_INPUT, INT8
+from dianaq_quant.training.tasks import TASKS
 
 EVALUATION_BATCH = 250
 """Samples per batch where nothing is trained: large enough to keep two cores busy, small enough to stay within a
@@ -37,6 +39,10 @@ class Split:
     def pick(self, index: Tensor) -> Split:
         """The samples of the given indices, copied."""
         return Split(self.x[index], None if self.y is None else self.y[index])
+
+    def normal(self) -> Split:
+        """The samples that are not labelled as anomalies (1); all of them without labels."""
+        return self if self.y is None else self.pick((self.y != 1).nonzero().flatten())
 
     def take(self, count: int) -> Split:
         """The first samples."""
@@ -64,6 +70,7 @@ class Data:
 
     `held_out` says that `val` was taken out of `train`, where a network that was trained before has seen it.
     `calibration` is a fixed random part of `train`. `test` falls back on `val` for reporting: see `report_split`.
+    `needs_labels` says that the task measures nothing on splits without labels.
     """
 
     train: Split
@@ -73,18 +80,23 @@ class Data:
     normalise: Normalisation
     input_steps: dict[QRange, float]
     held_out: bool = False
+    needs_labels: bool = True
 
     @property
     def report_split(self) -> tuple[str, Split] | None:
-        """The split on which accuracies are reported: `test`, else `val`; None without labels."""
+        """The split on which figures are reported: `test`, else `val`; None where the labels it takes are missing."""
         for name, split in (("test", self.test), ("val", self.val)):
-            if split is not None and split.y is not None and len(split):
+            if split is not None and len(split) and (split.y is not None or not self.needs_labels):
                 return name, split
         return None
 
 
 def load_data(path: Path, spec: JobSpec, input_shape: tuple[int, ...]) -> Data:
-    """Load an inspected dataset for a network of the given input shape (without batch)."""
+    """Load an inspected dataset for a network of the given input shape (without batch).
+
+    Raises:
+        InvalidDataset: `train` is too small to hold validation data out of it, which training needs.
+    """
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     splits = {
@@ -94,16 +106,23 @@ def load_data(path: Path, spec: JobSpec, input_shape: tuple[int, ...]) -> Data:
     }
     generator = torch.Generator().manual_seed(spec.recipe.seed)
     train, val = splits["train"], splits.get("val")
+    task = TASKS[spec.task]
+    if task.labels_anomalies:
+        train = train.normal()
     order = torch.randperm(len(train), generator=generator)
-    if val is None and len(train) > 1 and (train.y is not None or spec.recipe.trains):
+    measurable = train.y is not None or not task.needs_labels
+    if val is None and len(train) > 1 and (measurable or spec.recipe.trains):
         held_out = min(max(1, round(len(train) * spec.recipe.validation_fraction)), len(train) - 1)
         train, val = train.pick(order[held_out:]), train.pick(order[:held_out])
         order = torch.randperm(len(train), generator=generator)
+    if val is None and spec.recipe.trains:
+        raise InvalidDataset("x_train has one sample to train on; at least two are needed, or x_val", param="x_train")
     calibration = train.pick(order[: spec.recipe.calibration.samples])
     is_image = arrays["x_train"].dtype == np.uint8
     normalise = _normalisation(spec.preprocessing, input_shape, is_image)
     steps = _input_steps(spec.preprocessing, is_image)
-    return Data(train, val, splits.get("test"), calibration, normalise, steps, held_out="val" not in splits)
+    held_out = "val" not in splits
+    return Data(train, val, splits.get("test"), calibration, normalise, steps, held_out, task.needs_labels)
 
 
 def batches(split: Split, size: int = EVALUATION_BATCH) -> Iterator[tuple[Tensor, Tensor | None]]:

@@ -1,35 +1,23 @@
-"""Accuracy of a network on a split."""
+"""The figures of a network on a split."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch
-from torch import fx
-from torch.nn import functional as F
+from torch import fx, inference_mode
 
 from dianaq_quant.training.data import Normalisation, Split, batches
+from dianaq_quant.training.tasks import CLASSIFICATION, Figures, Task
 
 
-@dataclass(frozen=True)
-class Accuracy:
-    """Top-1 accuracy and mean cross-entropy, with the number of samples they were measured on."""
+def evaluate(network: fx.GraphModule, split: Split, normalise: Normalisation, task: Task = CLASSIFICATION) -> Figures:
+    """Measure a network on a split, in evaluation mode; the network's mode is restored.
 
-    top1: float
-    loss: float
-    samples: int
-
-
-def evaluate(network: fx.GraphModule, split: Split, normalise: Normalisation) -> Accuracy:
-    """Measure a classifier on a labelled split, in evaluation mode; the network's mode is restored."""
+    Args:
+        task: says which figures; where it needs labels, the split must have them.
+    """
     training = network.training
     network.eval()
-    right, loss = 0, 0.0
-    with torch.inference_mode():
-        for raw, labels in batches(split):
-            assert labels is not None
-            logits = network(normalise(raw))
-            right += int((logits.argmax(1) == labels).sum())
-            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+    with inference_mode():
+        inputs = ((normalise(raw), labels) for raw, labels in batches(split))
+        figures = task.measure((network(x), x, labels) for x, labels in inputs)
     network.train(training)
-    return Accuracy(right / len(split), loss / len(split), len(split))
+    return figures

@@ -15,6 +15,7 @@ from dianaq.spec import Training
 from dianaq_quant.training.augment import flip_crop
 from dianaq_quant.training.data import Data
 from dianaq_quant.training.objective import Objective
+from dianaq_quant.training.tasks import CLASSIFICATION, Task
 
 Emit = Callable[[EventBody], None]
 PROGRESS_EVENTS_PER_EPOCH = 20
@@ -26,6 +27,7 @@ def train(
     settings: Training,
     data: Data,
     *,
+    task: Task = CLASSIFICATION,
     teacher: fx.GraphModule | None = None,
     iteration: Iteration,
     seed: int,
@@ -34,10 +36,10 @@ def train(
 ) -> None:
     """Train in place and leave the weights (or their moving average) of the epoch with the best validation figure.
 
-    That figure is the accuracy; where the loss is distilled from a teacher, it is that loss on the validation split,
-    because what is wanted then is the teacher's output. The state before training competes, unless the validation
-    data were held out of the training data: a network that was trained on them before would be preferred for what it
-    remembers. The same seed, device and thread count give the same weights.
+    That figure is the task's: the accuracy, or the mean squared error. Where the loss is distilled from a teacher, it
+    is that loss on the validation split, because what is wanted then is the teacher's output. The state before training
+    competes, unless the validation data were held out of the training data: a network that was trained on them before
+    would be preferred for what it remembers. The same seed, device and thread count give the same weights.
 
     Raises:
         JobCancelled: `should_stop` turned true.
@@ -46,7 +48,7 @@ def train(
     if not settings.epochs:
         return
     assert data.val is not None, "checked before the job started"
-    objective = Objective(settings.distillation, teacher)
+    objective = Objective(settings.distillation, teacher, task)
     generator = torch.Generator().manual_seed(seed)
     optimiser = _optimiser(network, settings)
     steps = max(1, len(data.train) // settings.batch_size)  # the last, smaller batch is left out

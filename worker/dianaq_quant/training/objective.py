@@ -1,4 +1,4 @@
-"""What an iteration is trained on: the labels, the float network's outputs, or both."""
+"""What an iteration is trained on: the task, the float network's outputs, or both."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx
-from torch.nn import functional as F
 
 from dianaq_quant.training.data import Data, batches
 from dianaq_quant.training.evaluate import evaluate
+from dianaq_quant.training.tasks import CLASSIFICATION, Task
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Objective:
-    """`(1 - distillation) * cross-entropy(labels) + distillation * KL(teacher || network)`.
+    """`(1 - distillation) * the task's loss + distillation * the divergence from the teacher`.
 
     Args:
         distillation: share of the teacher, in 0..1.
@@ -31,39 +31,36 @@ class Objective:
 
     distillation: float
     teacher: fx.GraphModule | None
+    task: Task = CLASSIFICATION
 
-    def __call__(self, logits: Tensor, x: Tensor, labels: Tensor | None) -> Tensor:
-        """The loss of a batch: logits (N, classes) for inputs x, labels (N,) unless only the teacher counts."""
-        loss = torch.zeros((), device=logits.device)
+    def __call__(self, outputs: Tensor, x: Tensor, labels: Tensor | None) -> Tensor:
+        """The loss of a batch: outputs (N, ...) for inputs x; labels (N,) if the task's loss counts and takes them."""
+        loss = torch.zeros((), device=outputs.device)
         if self.distillation < 1:
-            assert labels is not None, "checked before the job started"
-            loss = loss + (1 - self.distillation) * F.cross_entropy(logits, labels)
+            loss = loss + (1 - self.distillation) * self.task.loss(outputs, x, labels)
         if self.distillation > 0:
-            loss = loss + self.distillation * self._divergence(logits, x)
+            assert self.teacher is not None, "the pipeline keeps the float network"
+            with torch.no_grad():
+                target = self.teacher(x)
+            loss = loss + self.distillation * self.task.divergence(outputs, target)
         return loss
 
     def figure(self, network: fx.GraphModule, data: Data) -> Figure:
         """Measure a network on the validation split, in evaluation mode; the network's mode is restored."""
         assert data.val is not None
-        values = {}
+        values: dict[str, float] = {}
         key: tuple[float, ...] = ()
-        if data.val.y is not None:
-            measured = evaluate(network, data.val, data.normalise)
-            values = {"accuracy_val": measured.top1, "loss_val": measured.loss}
-            key = (measured.top1, -measured.loss)
+        if data.val.y is not None or not self.task.needs_labels:
+            measured = evaluate(network, data.val, data.normalise, self.task)
+            values, key = measured.named("val"), self.task.rank(measured)
         if self.distillation > 0:
+            val = data.val.normal() if self.task.labels_anomalies else data.val
             training = network.training
             network.eval()
             with torch.no_grad():
-                inputs = ((data.normalise(x), y) for x, y in batches(data.val))
+                inputs = ((data.normalise(x), y) for x, y in batches(val))
                 losses = [float(self(network(x), x, y)) * len(x) for x, y in inputs]
             network.train(training)
-            values["objective_val"] = sum(losses) / len(data.val)
+            values["objective_val"] = sum(losses) / len(val)
             key = (-values["objective_val"],)
         return Figure(key, values)
-
-    def _divergence(self, logits: Tensor, x: Tensor) -> Tensor:
-        assert self.teacher is not None, "the pipeline keeps the float network"
-        with torch.no_grad():
-            target = F.log_softmax(self.teacher(x), 1)
-        return F.kl_div(F.log_softmax(logits, 1), target, log_target=True, reduction="batchmean")
