@@ -112,7 +112,7 @@ def test_divergences() -> None:
     assert float(CLASSIFICATION.divergence(a, b)) == pytest.approx(0.0, abs=1e-6)  # the same probabilities
 
 
-@pytest.mark.parametrize("task", TASKS.values(), ids=str)
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: type(task).__name__)
 def test_evaluation_leaves_the_mode_as_it_was(task: Task) -> None:
     network = linear(torch.eye(2)).train()
     evaluate(network, Split(X, torch.tensor([0, 1, 0, 1])), UNCHANGED, task)
