@@ -1,8 +1,9 @@
 """Ways in: a file becomes a `torch.fx` graph in which every operation is a module.
 
-From outside: `import_onnx`.
+From outside: `import_onnx`, and what it gives, `Network`.
 """
 
+from dianaq_quant.importers.network import Network
 from dianaq_quant.importers.onnx import import_onnx
 
-__all__ = ["import_onnx"]
+__all__ = ["Network", "import_onnx"]
