@@ -1,9 +1,10 @@
-"""Ways in: a file becomes a `torch.fx` graph in which every operation is a module.
+"""Ways in: a file or a module becomes a `torch.fx` graph in which every operation is a module.
 
-From outside: `import_onnx`, and what it gives, `Network`.
+From outside: `import_onnx`, `import_module`, and what they give, `Network`.
 """
 
 from dianaq_quant.importers.network import Network
 from dianaq_quant.importers.onnx import import_onnx
+from dianaq_quant.importers.trace import import_module
 
-__all__ = ["Network", "import_onnx"]
+__all__ = ["Network", "import_module", "import_onnx"]
