@@ -17,8 +17,7 @@ from torch import Tensor, fx, nn
 from dianaq.events import EventBody, MetricsBody, StageBody
 from dianaq.spec import JobSpec
 from dianaq_quant.graph import Edit, Editor, run_editors
-from dianaq_quant.importers import import_onnx
-from dianaq_quant.importers.onnx import Network
+from dianaq_quant.importers import Network, import_onnx
 from dianaq_quant.pipeline import run
 
 from .stages import imported

@@ -181,6 +181,12 @@ def test_relu6_does_not_feed_an_addition(recipe: Recipe, expected: list[str]) ->
     assert len(edits) == 1
 
 
+def test_inserted_layers_of_a_dotted_name_are_two_modules() -> None:
+    network, _ = same_function(lambda b: b.add(b.relu6(b.input), b.relu6(b.input), name="net.0/Add"), AnchorCeiling())
+    first, second = modules(network, Conv2d)
+    assert first is not second
+
+
 def test_relu_may_feed_an_addition() -> None:
     assert same_function(lambda b: b.add(b.relu(b.input), b.input), AnchorCeiling())[1] == []
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 
 from torch import Tensor, fx, nn
@@ -56,13 +58,33 @@ def core_of(node: fx.Node) -> Core:
     return core
 
 
+def identifier(name: str) -> str:
+    """A layer's name as a submodule's (`/net/net.0/Conv` gives `net_net_0_Conv`); a dot would nest modules."""
+    cleaned = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "node"
+    return f"n{cleaned}" if cleaned[0].isdigit() else cleaned
+
+
 def free_name(network: nn.Module, wanted: str) -> str:
-    """`wanted`, or `wanted_1`, `wanted_2`...: a submodule name that is not taken."""
+    """`wanted` as an identifier, or `wanted_1`, `wanted_2`...: a submodule name that is not taken."""
+    wanted = identifier(wanted)
     name, count = wanted, 0
     while hasattr(network, name):
         count += 1
         name = f"{wanted}_{count}"
     return name
+
+
+def tied_nodes(network: fx.GraphModule) -> set[fx.Node]:
+    """Nodes whose module holds a parameter or buffer that another node's module holds as well."""
+    held = {node: _tensors(module) for node, module in calls(network, nn.Module)}
+    owners = Counter(tensor for tensors in held.values() for tensor in tensors)
+    return {node for node, tensors in held.items() if any(owners[tensor] > 1 for tensor in tensors)}
+
+
+def _tensors(module: nn.Module) -> set[int]:
+    """Identities of a module's own parameters and buffers."""
+    tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    return {id(tensor) for tensor in tensors}
 
 
 def insert_after(network: fx.GraphModule, node: fx.Node, module: nn.Module, name: str) -> fx.Node:

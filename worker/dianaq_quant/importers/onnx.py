@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,7 @@ from torch import Tensor, fx, nn
 
 from dianaq.errors import InvalidModel, UnsupportedOperator
 from dianaq.inspection import node_names
-from dianaq_quant.graph.surgery import free_name
-
-RESERVED = {"input", "output"}
-"""Names of the network's ends in records and exported files; no layer may have them."""
-
-
-@dataclass
-class Network:
-    """An imported network.
-
-    `graph` has one input and one output; each node's `meta["layer"]` is its ONNX node's name. `notes` tell what
-    was left out on the way.
-    """
-
-    graph: fx.GraphModule
-    input_name: str
-    input_shape: tuple[int, ...]
-    output_name: str
-    notes: list[str] = field(default_factory=list)
+from dianaq_quant.importers.network import Network, free_name_of
 
 
 @dataclass
@@ -122,14 +103,6 @@ class Step:
     def example(self, importer: Importer, index: int = 0) -> Tensor:
         """An example of an input, which must not be a constant."""
         return self.value(importer, self.node.input[index]).example
-
-
-def free_name_of(root: nn.Module, name: str) -> str:
-    """A submodule name made from an ONNX node name (`/net/net.0/Conv` gives `net_net_0_Conv`)."""
-    wanted = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "node"
-    if wanted in RESERVED:
-        wanted += "_layer"
-    return free_name(root, wanted if not wanted[0].isdigit() else f"n{wanted}")
 
 
 def import_onnx(path: Path) -> Network:

@@ -1,5 +1,7 @@
 """From an imported network to the canonical form that the later stages rely on.
 
+`TRACED` makes the calls of a traced network modules, which is what an ONNX file gives; `EDITORS` does the rest.
+
 In canonical form: a BatchNorm follows a linear layer that nothing else reads; a ReLU follows a linear layer, its
 BatchNorm or an addition that nothing else reads; no ReLU6 is next to an addition; average pools are global,
 non-negative and flattened; what the input feeds is linear.
@@ -11,7 +13,38 @@ from dianaq_quant.editors.canonicalise.anchor_ceiling import AnchorCeiling
 from dianaq_quant.editors.canonicalise.anchor_input import AnchorInput
 from dianaq_quant.editors.canonicalise.average_pool_to_conv import AveragePoolToConv
 from dianaq_quant.editors.canonicalise.batch_norm_to_conv import BatchNormToConv
+from dianaq_quant.editors.canonicalise.drop_softmax import DropSoftmax
+from dianaq_quant.editors.canonicalise.fold_shapes import FoldShapes
+from dianaq_quant.editors.canonicalise.in_place import InPlace
+from dianaq_quant.editors.canonicalise.modulise_activations import ModuliseActivations
+from dianaq_quant.editors.canonicalise.modulise_additions import ModuliseAdditions
+from dianaq_quant.editors.canonicalise.modulise_batch_norms import ModuliseBatchNorms
+from dianaq_quant.editors.canonicalise.modulise_layers import ModuliseLayers
+from dianaq_quant.editors.canonicalise.modulise_means import ModuliseMeans
+from dianaq_quant.editors.canonicalise.modulise_pools import ModulisePools
+from dianaq_quant.editors.canonicalise.modulise_reshapes import ModuliseReshapes
+from dianaq_quant.editors.canonicalise.remove_dead_code import RemoveDeadCode
+from dianaq_quant.editors.canonicalise.remove_identities import RemoveIdentities
+from dianaq_quant.editors.canonicalise.separate_calls import SeparateCalls
 from dianaq_quant.graph import Editor
+
+TRACED: list[Editor] = [
+    InPlace(),
+    RemoveDeadCode(),
+    FoldShapes(),
+    SeparateCalls(),
+    RemoveIdentities(),
+    ModuliseActivations(),
+    ModuliseAdditions(),
+    ModuliseMeans(),
+    ModuliseReshapes(),
+    ModulisePools(),
+    ModuliseLayers(),
+    ModuliseBatchNorms(),
+    DropSoftmax(),
+]
+"""What a traced network needs before, in this order: writes in place must go before anything can move, and means
+read what reshapes still are."""
 
 EDITORS: list[Editor] = [
     AbsorbBias(),

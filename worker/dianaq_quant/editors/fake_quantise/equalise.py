@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from dianaq_quant.graph import Editor, Point, Rejection
-from dianaq_quant.graph.surgery import calls, module_of, only_user
+from dianaq_quant.graph.surgery import calls, module_of, only_user, tied_nodes
 from dianaq_quant.modules.structure import Ceiling, Conv2d, Flatten, GlobalAvgPool2d, MaxPool2d
 
 SWEEPS = 20
@@ -21,15 +21,19 @@ class Equalise(Editor):
 
     `S_c = sqrt(r1_c / r2_c)` makes the ranges of both layers equal in every channel c (Nagel et al., 2019,
     "Data-Free Quantization Through Weight Equalization and Bias Correction"). With a BatchNorm in between, its
-    gamma and beta are rescaled instead of W1 and b1.
+    gamma and beta are rescaled instead of W1 and b1. Layers that share parameters with another call are left alone:
+    what rescales one of the calls would change the other.
     """
 
     def find(self, network: fx.GraphModule) -> Iterator[Point | Rejection]:
         pairs: list[fx.Node] = []
+        tied = tied_nodes(network)
         for node, _ in calls(network, Conv2d, nn.Linear):
             consumer = _consumer(network, node)
             if isinstance(consumer, str):
                 yield Rejection(node, consumer)
+            elif tied & {node, consumer, *node.users}:
+                yield Rejection(node, "parameters of it, its BatchNorm or the next layer are shared with another call")
             else:
                 pairs.append(node)
         if pairs:

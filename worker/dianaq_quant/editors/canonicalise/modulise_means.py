@@ -1,0 +1,79 @@
+"""Means over the map become global average pools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import cast
+
+import torch
+from torch import fx
+
+from dianaq_quant.editors.canonicalise.modulise_reshapes import is_reshape, unreshaped
+from dianaq_quant.editors.canonicalise.traced_call import Call, Chain, key_of, replace
+from dianaq_quant.graph import Editor, Point, Rejection
+from dianaq_quant.modules.structure import Flatten, GlobalAvgPool2d
+
+
+class ModuliseMeans(Editor):
+    """`x.mean((2, 3)) -> Flatten()(GlobalAvgPool2d()(x))`, also as `x.mean(3).mean(2)` and `x.flatten(2).mean(2)`."""
+
+    def find(self, network: fx.GraphModule) -> Iterator[Point | Rejection]:
+        for node in network.graph.nodes:
+            if _is_mean(network, node) and not _is_half(network, node):
+                _read(network, node)
+                yield Point((node,))
+
+    def apply(self, network: fx.GraphModule, point: Point) -> None:
+        (node,) = point.nodes
+        replace(network, node, _read(network, node))
+
+
+def _read(network: fx.GraphModule, node: fx.Node) -> Chain:
+    call = Call(network, node)
+    source, dims, _ = _arguments(call)
+    size = call.shape(source)
+    if _is_mean(network, source):
+        inner, inner_dims, keeps = _arguments(Call(network, source))
+        # What is left of the map keeps its place, or the first mean has taken a place away.
+        left = {2, 3} - inner_dims
+        whole = len(inner_dims) == 1 and (left <= dims if keeps else dims == {2})
+        source = inner
+    elif is_reshape(network, source) and len(size) == 2:
+        source = unreshaped(network, source)
+        shape = call.shape(source)
+        whole = len(shape) == 3 and size == (shape[0], shape[1] * shape[2]) and dims == {2}
+    else:
+        whole = len(size) == 3 and dims == {2, 3}
+    result = tuple(node.meta["shape"])
+    if not whole or len(call.shape(source)) != 3 or len(result) not in (1, 3):
+        raise call.refuse(
+            f"the mean over dimensions {sorted(dims)} of a tensor (N, {', '.join(map(str, size))}); "
+            "the mean over both spatial dimensions, (2, 3), would work"
+        )
+    return Chain((source,), (GlobalAvgPool2d(), Flatten())[: 1 if len(result) == 3 else 2])
+
+
+def _is_mean(network: fx.GraphModule, node: fx.Node) -> bool:
+    return node.op in ("call_function", "call_method") and key_of(network, node) in ("mean", torch.mean)
+
+
+def _is_half(network: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a mean goes over one spatial dimension, and only other means read it."""
+    _, dims, _ = _arguments(Call(network, node))
+    return len(dims) == 1 and bool(node.users) and all(_is_mean(network, user) for user in node.users)
+
+
+def _arguments(call: Call) -> tuple[fx.Node, set[int], bool]:
+    """The source of a mean, the dimensions it goes over (the batch is 0), and whether they stay as 1."""
+
+    def read(
+        input: fx.Node, dim: object = None, keepdim: bool = False, *, dtype: object = None
+    ) -> tuple[fx.Node, set[int], bool]:
+        dims = (dim,) if isinstance(dim, int) else dim
+        rank = len(call.shape(input)) + 1
+        if not isinstance(dims, tuple | list) or not all(isinstance(d, int) for d in dims):
+            raise call.refuse(f"the mean over dimensions {dim}; over both spatial dimensions, (2, 3), would work")
+        return input, {int(d) % rank for d in dims}, keepdim
+
+    # The arguments as fx recorded them are of any type.
+    return cast(Callable[..., tuple[fx.Node, set[int], bool]], read)(*call.node.args, **call.node.kwargs)

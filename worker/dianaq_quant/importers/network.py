@@ -1,0 +1,33 @@
+"""What every way in gives: a network as a `torch.fx` graph in which every operation is a module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import fx, nn
+
+from dianaq_quant.graph.surgery import free_name, identifier
+
+RESERVED = {"input", "output"}
+"""Names of the network's ends in records and exported files; no layer may have them."""
+
+
+@dataclass
+class Network:
+    """An imported network.
+
+    `graph` has one input and one output; each node's `meta["layer"]` is the user's name of what it computes: its ONNX
+    node's name, or the dotted name of its module. `notes` tell what was left out on the way.
+    """
+
+    graph: fx.GraphModule
+    input_name: str
+    input_shape: tuple[int, ...]
+    output_name: str
+    notes: list[str] = field(default_factory=list)
+
+
+def free_name_of(root: nn.Module, name: str) -> str:
+    """A submodule name made from a layer's name that neither another submodule nor an end of the network has."""
+    wanted = identifier(name)
+    return free_name(root, f"{wanted}_layer" if wanted in RESERVED else wanted)
