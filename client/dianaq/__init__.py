@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dianaq.client import Client, JobHandle
     from dianaq.errors import DianaqError, JobCancelled, JobFailed, ServiceUnavailable
     from dianaq.ranges import QRange
-    from dianaq.resources import Artifact, Dataset, Job, Model
+    from dianaq.resources import Artifact, Dataset, Job, Model, ModelInfo, WeightsInfo
     from dianaq.spec import (
         Calibration,
         CoreMapping,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Ranges,
         Recipe,
         Training,
+        ZooModel,
     )
 
 __version__ = "0.1.0"
@@ -52,6 +53,7 @@ __all__ = [
     "JobHandle",
     "JobSpec",
     "Model",
+    "ModelInfo",
     "PostTraining",
     "Preprocessing",
     "QRange",
@@ -59,6 +61,8 @@ __all__ = [
     "Recipe",
     "ServiceUnavailable",
     "Training",
+    "WeightsInfo",
+    "ZooModel",
     "__version__",
 ]
 
@@ -66,7 +70,7 @@ _HOMES = {
     "client": ("Client", "JobHandle"),
     "errors": ("DianaqError", "JobCancelled", "JobFailed", "ServiceUnavailable"),
     "ranges": ("QRange",),
-    "resources": ("Artifact", "Dataset", "Job", "Model"),
+    "resources": ("Artifact", "Dataset", "Job", "Model", "ModelInfo", "WeightsInfo"),
     "spec": (
         "Calibration",
         "CoreMapping",
@@ -76,6 +80,7 @@ _HOMES = {
         "Ranges",
         "Recipe",
         "Training",
+        "ZooModel",
     ),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
