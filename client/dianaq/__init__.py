@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dianaq.errors import DianaqError, JobCancelled, JobFailed, ServiceUnavailable
     from dianaq.quantisers import InitStrategy, QuantiserRule, Quantisers, QuantiserSpec
     from dianaq.ranges import QRange
-    from dianaq.resources import Artifact, Dataset, Job, Model
+    from dianaq.resources import Artifact, Dataset, Job, Model, ModelInfo, WeightsInfo
     from dianaq.spec import (
         Calibration,
         JobSpec,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Preprocessing,
         Recipe,
         Training,
+        ZooModel,
     )
 
 __version__ = "0.1.0"
@@ -54,6 +55,7 @@ __all__ = [
     "JobHandle",
     "JobSpec",
     "Model",
+    "ModelInfo",
     "Noise",
     "NoiseSweep",
     "PostTraining",
@@ -66,6 +68,8 @@ __all__ = [
     "ServiceUnavailable",
     "Target",
     "Training",
+    "WeightsInfo",
+    "ZooModel",
     "__version__",
 ]
 
@@ -75,7 +79,7 @@ _HOMES = {
     "cores": ("AnalogWeights", "CoreMapping", "Noise", "NoiseSweep", "Target"),
     "quantisers": ("InitStrategy", "QuantiserRule", "QuantiserSpec", "Quantisers"),
     "ranges": ("QRange",),
-    "resources": ("Artifact", "Dataset", "Job", "Model"),
+    "resources": ("Artifact", "Dataset", "Job", "Model", "ModelInfo", "WeightsInfo"),
     "spec": (
         "Calibration",
         "JobSpec",
@@ -83,6 +87,7 @@ _HOMES = {
         "Preprocessing",
         "Recipe",
         "Training",
+        "ZooModel",
     ),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from dianaq.errors import DianaqError, InvalidDataset, InvalidModel
+from dianaq.errors import InvalidDataset, InvalidModel
+from dianaq.inspection.formats import file_format
+from dianaq.inspection.weights import inspect_weights
 
 CHUNK_BYTES = 2**18
 """A quarter MiB: few calls per upload, and a progress bar that moves."""
@@ -15,16 +17,16 @@ _ZIP = b"PK\x03\x04"
 
 
 def check_model(path: Path) -> None:
-    """Refuse what is no ONNX file at first sight; the service looks at the rest.
+    """Refuse a weights file that cannot be used, and what is no ONNX file at first sight; the service looks again.
 
     Raises:
         InvalidModel: names the file.
     """
-    head = _head(path, InvalidModel)
-    if head.startswith(_ZIP):
-        raise InvalidModel(
-            f"{path} is a zip archive (a PyTorch checkpoint?), not ONNX; export the network with torch.onnx.export"
-        )
+    try:
+        if file_format(path) != "onnx":
+            inspect_weights(path)
+    except InvalidModel as error:
+        raise InvalidModel(f"{path}: {error.detail}", param=error.param) from None
 
 
 def check_dataset(path: Path) -> None:
@@ -33,21 +35,16 @@ def check_dataset(path: Path) -> None:
     Raises:
         InvalidDataset: names the file.
     """
-    head = _head(path, InvalidDataset)
-    if not head.startswith(_ZIP):
-        hint = "; store it with numpy.savez(path, x_train=...)" if head.startswith(b"\x93NUMPY") else ""
-        raise InvalidDataset(f"{path} is not an npz archive{hint}")
-
-
-def _head(path: Path, refusal: type[DianaqError]) -> bytes:
     try:
         with path.open("rb") as file:
             head = file.read(16)
     except OSError as error:
-        raise refusal(f"{path} cannot be read: {error.strerror}") from None
+        raise InvalidDataset(f"{path} cannot be read: {error.strerror}") from None
     if not head:
-        raise refusal(f"{path} is empty")
-    return head
+        raise InvalidDataset(f"{path} is empty")
+    if not head.startswith(_ZIP):
+        hint = "; store it with numpy.savez(path, x_train=...)" if head.startswith(b"\x93NUMPY") else ""
+        raise InvalidDataset(f"{path} is not an npz archive{hint}")
 
 
 def body(file: BinaryIO, size: int, what: str) -> Iterator[bytes]:

@@ -90,9 +90,10 @@ class Client:
         return self._transport.get("/v1/health", Health)
 
     def upload_model(self, path: str | os.PathLike[str], name: str | None = None) -> Model:
-        """Upload an ONNX file.
+        """Upload a network (ONNX), or the weights of a zoo network (safetensors, or a PyTorch state dict).
 
         Args:
+            path: the file; its content tells what it is, not its name.
             name: what to call it; default the file's name.
 
         Raises:
@@ -120,7 +121,8 @@ class Client:
 
         Raises:
             InvalidSpec, InvalidDataset: the specification does not fit the model or the data.
-            NotFound: no such model or dataset.
+            InvalidModel: the model is weights where a network is needed, or the reverse.
+            Conflict: the job to start from has not succeeded, or left no checkpoint.
         """
         return JobHandle(self._transport, self._transport.post("/v1/jobs", Job, body=spec))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -28,6 +28,7 @@ class TensorInfo(_Resource):
 class ModelInfo(_Resource):
     """What inspection found in an ONNX file."""
 
+    format: Literal["onnx"] = "onnx"
     opset: int
     input: TensorInfo
     output: TensorInfo
@@ -37,6 +38,18 @@ class ModelInfo(_Resource):
     """Names of the linear layers (Conv, Gemm, MatMul nodes), as `mapping.layers` may name them."""
     parameters: int
     """Number of values in the initialisers."""
+
+
+class WeightsInfo(_Resource):
+    """What inspection found in a weights file: safetensors, or a state dict as torch.save writes it."""
+
+    format: Literal["safetensors", "pytorch"]
+    tensors: int
+    """How many tensors are stored."""
+    bytes: int
+    """What their values take together."""
+    shapes: dict[str, tuple[int, ...]] | None = None
+    """Shape of each tensor; None for PyTorch files, where only the job reads the names."""
 
 
 class SplitInfo(_Resource):
@@ -56,12 +69,14 @@ class DatasetInfo(_Resource):
 
 
 class Model(_Resource):
+    """An uploaded network (ONNX), or the weights of a zoo network; `info.format` tells which."""
+
     id: str
     name: str
     sha256: str
     size: int
     created: datetime
-    info: ModelInfo
+    info: ModelInfo | WeightsInfo
 
 
 class Dataset(_Resource):

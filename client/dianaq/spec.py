@@ -6,10 +6,22 @@ A recipe may start from a preset and override any part of it:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from dianaq.cores import AnalogWeights, CoreMapping, Noise, NoiseSweep, Target
 from dianaq.errors import InvalidSpec
@@ -167,11 +179,71 @@ def _reference(value: Any) -> Any:
 
 Reference = Annotated[str, BeforeValidator(_reference), Field(min_length=1)]
 
+Architecture = Literal[
+    "resnet8", "resnet20", "mobilenet_v1", "mobilenet_v2", "ds_cnn", "autoencoder", "lenet5", "cifarnet"
+]
+
+MAX_INPUT_VALUES = 2**20
+"""Of a zoo network's input: seven images of 224 x 224 x 3, far beyond what the chip's 512 kB of memory hold."""
+
+MAX_CLASSES = 65_536
+"""Three times the classes of the full ImageNet; the last layer of a wider network would outweigh the rest."""
+
+
+class ZooModel(_Spec):
+    """A network of the zoo, built by the job."""
+
+    architecture: Architecture
+    input_shape: tuple[Annotated[int, Field(gt=0)], ...]
+    """Without the batch: (channels, height, width), or (values,)."""
+    classes: Annotated[int, Field(ge=2, le=MAX_CLASSES)] | None = Field(default=None, validate_default=True)
+    """Outputs of a classifier; not given for the autoencoder, which gives its input back."""
+    width: Annotated[float, Field(gt=0, le=4)] = 1.0
+    """Factor on the number of channels of every layer."""
+    weights: Reference | None = None
+    """Id of an uploaded weights file; without one the weights are random, and the float iteration trains them."""
+
+    @field_validator("input_shape")
+    @classmethod
+    def _bounded(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if len(shape) not in (1, 3):
+            raise ValueError(f"takes 1 value, or 3 (channels, height, width); it has {len(shape)}")
+        if math.prod(shape) > MAX_INPUT_VALUES:
+            raise ValueError(f"has {math.prod(shape):,} values; at most {MAX_INPUT_VALUES:,} are accepted")
+        return shape
+
+    @field_validator("classes")
+    @classmethod
+    def _of_classifiers(cls, classes: int | None, info: ValidationInfo) -> int | None:
+        architecture = info.data.get("architecture")  # missing when it has an error of its own
+        if architecture == "autoencoder" and classes is not None:
+            raise ValueError("the autoencoder has no classes; leave them out")
+        if architecture not in ("autoencoder", None) and classes is None:
+            raise ValueError(f"{architecture} needs the number of its outputs, 2 or more")
+        return classes
+
+    def same_network(self, other: ZooModel) -> bool:
+        """Whether both describe one network, whatever its weights."""
+        return self.model_copy(update={"weights": None}) == other.model_copy(update={"weights": None})
+
+
+_UPLOAD, _ZOO = "<upload>", "<zoo>"
+
+
+def _form_of_model(value: Any) -> str:
+    return _ZOO if isinstance(value, Mapping | ZooModel) else _UPLOAD
+
+
+NetworkSource = Annotated[
+    Annotated[Reference, Tag(_UPLOAD)] | Annotated[ZooModel, Tag(_ZOO)], Discriminator(_form_of_model)
+]
+
 
 class JobSpec(_Spec):
-    """A whole job. `model` and `dataset` are ids of uploads (file paths for the standalone command)."""
+    """A whole job. Uploads are named by their ids (by file paths for the standalone command)."""
 
-    model: Reference
+    model: NetworkSource
+    """An uploaded ONNX file, or a network of the zoo."""
     dataset: Reference
     task: TaskName = "classification"
     """For `reconstruction`, labels are anomaly labels (0 normal, 1 anomaly), and optional everywhere: without them the
@@ -181,6 +253,59 @@ class JobSpec(_Spec):
     recipe: Recipe = Recipe()
     mapping: CoreMapping = CoreMapping()
     target: Target = Target()
+    start_from: str | None = None
+    """`<job id>/<iteration>`: start with the network that this iteration of a succeeded job left, and go on with the
+    iteration after it. For the standalone command the job is named by the folder of its bundle."""
+
+    @field_validator("start_from")
+    @classmethod
+    def _known_start(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        parent, _, iteration = value.rpartition("/")
+        if not parent or iteration not in ITERATIONS:
+            raise ValueError(f"must be <job id>/<iteration> with one of {', '.join(ITERATIONS)}")
+        recipe = info.data.get("recipe")  # missing when it has errors of its own
+        for skipped in ITERATIONS[: ITERATIONS.index(iteration) + 1]:
+            if recipe is not None and (epochs := recipe.training(skipped).epochs):
+                raise ValueError(
+                    f"skips the iterations up to {iteration}, but recipe.{skipped}.epochs is {epochs}; set it to 0, "
+                    f"or start from an earlier iteration"
+                )
+        if recipe is not None and recipe.progressive and iteration in ("hardware_mapped", "hardware_exact"):
+            raise ValueError(
+                f"skips the iterations up to {iteration}, but recipe.progressive trains in hardware_mapped; "
+                "leave it out, or start from an earlier iteration"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _weights_from_somewhere(self) -> Self:
+        zoo = self.model
+        if isinstance(zoo, ZooModel) and not (zoo.weights or self.start_from or self.recipe.float_.epochs):
+            raise ValueError(
+                f"model.weights is missing, so {zoo.architecture} starts with random weights, and nothing trains them: "
+                "name an uploaded weights file, or set recipe.float.epochs to 1 or more"
+            )
+        return self
+
+    @property
+    def upload(self) -> str | None:
+        """The id of the file that the network comes from: an ONNX file, or the weights of a zoo network."""
+        return self.model.weights if isinstance(self.model, ZooModel) else self.model
+
+    @property
+    def start(self) -> tuple[str, Iteration] | None:
+        """`start_from` as the job (or bundle folder) and the iteration that it names."""
+        if self.start_from is None:
+            return None
+        parent, _, name = self.start_from.rpartition("/")
+        return parent, next(iteration for iteration in ITERATIONS if iteration == name)
+
+
+def checkpoint_of(iteration: Iteration) -> str:
+    """The member of a bundle that holds the network which an iteration left."""
+    return f"checkpoints/{iteration}.pt"
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,8 +335,12 @@ def invalid_spec(error: ValidationError) -> InvalidSpec:
     """A pydantic error as ours: every offending field on a line, the first as `param`."""
     lines = []
     for entry in error.errors():
-        where = ".".join(str(part) for part in entry["loc"]) or "spec"
+        where = field_path(entry["loc"]) or "spec"
         got = "" if entry["type"] == "missing" else f" (got {entry['input']!r:.200})"
         lines.append(f"{where}: {entry['msg']}{got}")
-    first = ".".join(str(part) for part in error.errors()[0]["loc"]) or None
-    return InvalidSpec("; ".join(lines), param=first)
+    return InvalidSpec("; ".join(lines), param=field_path(error.errors()[0]["loc"]) or None)
+
+
+def field_path(location: Sequence[int | str]) -> str:
+    """Where a pydantic error lies, as users write it: `model.classes`. Forms that a union tells apart do not show."""
+    return ".".join(str(part) for part in location if part not in (_UPLOAD, _ZOO))

@@ -30,6 +30,7 @@ MODEL_INFO = {
     "layers": [],
     "parameters": 1234,
 }
+WEIGHTS_INFO = {"format": "safetensors", "tensors": 3, "bytes": 28, "shapes": {"w": [7]}}
 DATASET_INFO = {"splits": {"train": {"samples": 3, "sample_shape": [8, 8], "dtype": "uint8"}}}
 
 
@@ -132,7 +133,8 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
             job = service.job.model_dump(mode="json", by_alias=True)
             if self.command == "POST" and (kind := re.fullmatch("/v1/(models|datasets)", path)):
                 service.uploads[query["name"]] = self._body
-                info = MODEL_INFO if kind[1] == "models" else DATASET_INFO
+                network = WEIGHTS_INFO if self._body[8:9] == b"{" else MODEL_INFO
+                info = network if kind[1] == "models" else DATASET_INFO
                 self._json(_upload(f"{kind[1][:3]}_1", query["name"], self._body, info))
             elif self.command == "POST" and path == "/v1/jobs":
                 service.spec = JobSpec.model_validate_json(self._body)
@@ -146,7 +148,15 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
                 second = query.get("cursor") == "more"
                 self._json({"items": [{**job, "id": "job_2"} if second else job], "next": None if second else "more"})
             elif path == "/v1/models":
-                self._json({"items": [_upload("mod_1", "net", b"123", MODEL_INFO)], "next": None})
+                self._json(
+                    {
+                        "items": [
+                            _upload("mod_1", "net", b"123", MODEL_INFO),
+                            _upload("mod_0", "w", b"1", WEIGHTS_INFO),
+                        ],
+                        "next": None,
+                    }
+                )
             elif path == "/v1/datasets":
                 self._json({"items": [_upload("dat_1", "data", b"123", DATASET_INFO)], "next": None})
             elif path == "/v1/jobs/job_1/events":

@@ -13,8 +13,10 @@ import pytest
 from dianaq.cli import main, plugins
 from dianaq.errors import Problem
 from dianaq.events import MetricsBody, StageBody, StateBody
+from dianaq.spec import ZooModel, parse_spec
 
 from .fake_service import KEY, FakeService, make_bundle
+from .weights_samples import safetensors
 
 REPORT = {
     "accuracy": [
@@ -38,6 +40,9 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int
         status = int(stop.code or 0)
     out, err = capsys.readouterr()
     return status, out, err
+
+
+ZOO = ("--zoo", "resnet8", "--input-shape", "3", "8", "8", "--classes", "10")
 
 
 def test_quantise(
@@ -68,6 +73,27 @@ def test_quantise(
     assert (service.spec.recipe.preset, service.spec.recipe.seed) == ("qat", 5)
 
 
+def test_quantise_a_network_of_the_zoo(
+    service: FakeService, capsys: pytest.CaptureFixture[str], dataset_file: Path, tmp_path: Path
+) -> None:
+    service.add(StateBody(state="succeeded"))
+    weights = tmp_path / "best.pt"
+    weights.write_bytes(safetensors())
+    base = ("quantise", "--data", dataset_file, "-o", tmp_path / "out", *ZOO)
+    status, printed, _ = run(capsys, *base, weights)
+    assert (status, printed.splitlines()[0]) == (0, "job job_1: resnet8 (weights best.pt) with data.npz")
+    network = ZooModel(architecture="resnet8", input_shape=(3, 8, 8), classes=10, weights="mod_1")
+    assert service.spec.model == network
+    status, printed, _ = run(capsys, *base, "--start-from", "job_0/fake_quantised")
+    assert (status, printed.splitlines()[0]) == (
+        0,
+        "job job_1: resnet8 (no weights) from job_0/fake_quantised with data.npz",
+    )
+    assert service.spec.model == network.model_copy(update={"weights": None})
+    assert service.spec.start_from == "job_0/fake_quantised"
+    assert list(service.uploads) == ["best.pt", "data.npz"]
+
+
 def test_quantise_checks_everything_before_uploading(
     service: FakeService, capsys: pytest.CaptureFixture[str], model_file: Path, dataset_file: Path, tmp_path: Path
 ) -> None:
@@ -76,11 +102,17 @@ def test_quantise_checks_everything_before_uploading(
     (taken / "thesis.txt").write_text("mine")
     recipe = tmp_path / "r.yaml"
     recipe.write_text("float: {learning_rate: -1}")
+    weights = tmp_path / "w"
+    weights.write_bytes(safetensors())
     base = ("quantise", model_file, "--data", dataset_file)
     for arguments, words in (
         ((*base, "-o", taken), "other things"),
         ((*base, "-o", tmp_path / "out", "--recipe", recipe), "recipe.float.learning_rate"),
         ((*base, "-o", tmp_path / "out", "--std", "0"), "preprocessing.std"),
+        ((*base, "-o", tmp_path / "out", *ZOO), "the weights of resnet8 must be safetensors"),
+        (("quantise", weights, "--data", dataset_file, "-o", tmp_path / "out"), "holds weights (safetensors)"),
+        (("quantise", "--data", dataset_file, "-o", tmp_path / "out"), "no network is given"),
+        ((*base, "-o", tmp_path / "out", "--start-from", "job_1"), "start_from"),
     ):
         status, out, err = run(capsys, *arguments)
         assert (status, out) == (1, "")
@@ -185,6 +217,38 @@ def test_submit_by_id_and_by_file(
     status, out, _ = run(capsys, "jobs", "submit", spec, "--model", model_file)
     assert (status, out) == (0, "job_1\n")
     assert (service.spec.model, service.spec.dataset, service.spec.recipe.preset) == ("mod_1", "dat_7", "qat")
+
+
+def test_submit_uploads_the_weights_of_a_zoo_network(
+    service: FakeService, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    spec, weights = tmp_path / "spec.json", tmp_path / "best.safetensors"
+    zoo = {"architecture": "ds_cnn", "input_shape": [1, 10, 49], "classes": 12, "weights": str(weights)}
+    spec.write_text(json.dumps({"model": zoo, "dataset": "dat_7"}))
+    weights.write_bytes(b"\x08\x09 a network")
+    status, _, err = run(capsys, "jobs", "submit", spec)
+    assert (status, service.requests) == (1, [])
+    assert "the weights of ds_cnn must be" in err
+    weights.write_bytes(safetensors())
+    assert run(capsys, "jobs", "submit", spec)[:2] == (0, "job_1\n")
+    assert service.spec.upload == "mod_1"
+    assert isinstance(service.spec.model, ZooModel)
+
+
+def test_show_a_zoo_network(service: FakeService, capsys: pytest.CaptureFixture[str]) -> None:
+    zoo = {"architecture": "ds_cnn", "input_shape": [1, 10, 49], "classes": 12, "width": 0.5}
+    service.job = service.job.model_copy(
+        update={"spec": parse_spec({"model": zoo, "dataset": "d", "start_from": "job_0/float"})}
+    )
+    out = run(capsys, "jobs", "show", "job_1")[1]
+    assert "ds_cnn 1x10x49, width 0.5, no weights" in out
+    assert "job_0/float" in out
+
+
+def test_models_and_weights_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = run(capsys, "models", "list")[1].splitlines()
+    assert [line.split()[:3] for line in lines[1:]] == [["mod_1", "net", "onnx"], ["mod_0", "w", "safetensors"]]
+    assert "3 tensors" in lines[2]
 
 
 def test_submit_needs_a_model(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

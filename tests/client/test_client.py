@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from dianaq import Client, JobSpec, ServiceUnavailable
+from dianaq import Client, JobSpec, ServiceUnavailable, WeightsInfo
 from dianaq.config import save_local
 from dianaq.errors import DianaqError, InvalidDataset, InvalidModel, NotFound, Problem, ServiceError, Unauthorised
 
 from .fake_service import KEY, FakeService
+from .weights_samples import safetensors
 
 
 def test_says_how_to_start_a_service_when_none_is_known() -> None:
@@ -42,7 +43,7 @@ def test_refuses_what_is_no_address(url: str) -> None:
 def test_finds_the_local_service(service: FakeService) -> None:
     save_local(service.url, KEY)
     with Client() as client:
-        assert [model.id for model in client.models()] == ["mod_1"]
+        assert [model.id for model in client.models()] == ["mod_1", "mod_0"]
 
 
 def test_environment_wins_over_the_local_service(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,13 +75,22 @@ def test_uploads_whole_files(service: FakeService, client: Client, model_file: P
     assert service.uploads == {"net.onnx": model_file.read_bytes(), "a name & more": dataset_file.read_bytes()}
 
 
+def test_uploads_weights(service: FakeService, client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    path.write_bytes(safetensors())
+    info = client.upload_model(path).info
+    assert isinstance(info, WeightsInfo)
+    assert (info.format, info.tensors, info.shapes) == ("safetensors", 3, {"w": (7,)})
+    assert service.uploads == {"best.safetensors": safetensors()}
+
+
 def test_refuses_bad_files_before_sending_them(service: FakeService, client: Client, tmp_path: Path) -> None:
     empty, checkpoint, array = tmp_path / "empty", tmp_path / "net.pt", tmp_path / "x.npy"
     empty.write_bytes(b"")
     checkpoint.write_bytes(b"PK\x03\x04...")
     array.write_bytes(b"\x93NUMPY\x01\x00")
     for path, words in ((empty, "is empty"), (checkpoint, "zip archive"), (tmp_path / "none", "No such file")):
-        with pytest.raises(InvalidModel, match=words):
+        with pytest.raises(InvalidModel, match=rf"{path.name}: .*{words}"):
             client.upload_model(path)
     for path, words in ((empty, "is empty"), (array, "savez"), (tmp_path, "cannot be read")):
         with pytest.raises(InvalidDataset, match=words):

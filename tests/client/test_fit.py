@@ -8,7 +8,7 @@ import pytest
 
 from dianaq.errors import DianaqError, InvalidDataset, InvalidModel, InvalidSpec
 from dianaq.inspection import check_fit, input_layout
-from dianaq.resources import DatasetInfo, ModelInfo, SplitInfo, TensorInfo
+from dianaq.resources import DatasetInfo, ModelInfo, SplitInfo, TensorInfo, WeightsInfo
 from dianaq.spec import parse_spec
 
 
@@ -160,5 +160,44 @@ def test_what_does_not_fit(
 ) -> None:
     with pytest.raises(error) as caught:
         check_fit(spec(**parts), network, data)
+    assert [word for word in words if word not in caught.value.detail] == [], caught.value.detail
+    assert caught.value.param
+
+
+WEIGHTS = WeightsInfo(format="safetensors", tensors=1, bytes=4)
+
+
+def zoo(**changes: Any) -> Any:
+    network = {"architecture": "resnet8", "input_shape": [3, 8, 8], "classes": 10, "weights": "w", **changes}
+    return spec(model=network, mapping={"layers": {"known.in.the.job": "digital"}})
+
+
+def test_a_zoo_network_fits_by_its_specification() -> None:
+    check_fit(zoo(), WEIGHTS, dataset())
+    random = {"architecture": "lenet5", "input_shape": [3, 8, 8], "classes": 10}
+    check_fit(spec(model=random, recipe={"float": {"epochs": 1}}), None, dataset())
+
+
+@pytest.mark.parametrize(
+    ("network", "file", "data", "error", "words"),
+    [
+        (zoo(), WEIGHTS, dataset((9, 8, 3)), InvalidDataset, ["(9, 8, 3)", "(3, 8, 8)"]),
+        (zoo(classes=9), WEIGHTS, dataset(), InvalidDataset, ["label 9", "9 classes"]),
+        (zoo(), model(), dataset(), InvalidModel, ["resnet8", "safetensors", "without an architecture"]),
+        (spec(), WEIGHTS, dataset(), InvalidModel, ["weights (safetensors)", "--zoo", "ONNX"]),
+        (
+            zoo(architecture="autoencoder", classes=None),
+            WEIGHTS,
+            dataset(),
+            InvalidSpec,
+            ["'classification'", "autoencoder"],
+        ),
+    ],
+)
+def test_zoo_networks_that_do_not_fit(
+    network: Any, file: ModelInfo | WeightsInfo, data: DatasetInfo, error: type[DianaqError], words: list[str]
+) -> None:
+    with pytest.raises(error) as caught:
+        check_fit(network, file, data)
     assert [word for word in words if word not in caught.value.detail] == [], caught.value.detail
     assert caught.value.param

@@ -24,7 +24,7 @@ def _loaded(code: str) -> set[str]:
     [
         "import dianaq; dianaq.Client",
         "from dianaq import *",
-        "from dianaq.inspection import check_fit, input_layout",
+        "from dianaq.inspection import check_fit, file_format, input_layout, inspect_weights",
         "import dianaq.cli.options",
         "from dianaq.cli import _parse; _parse(['jobs', 'list'])",
     ],

@@ -269,7 +269,7 @@ def test_refuses_what_the_chip_cannot_compute(tmp_path: Path, case: str) -> None
         (b"", "empty"),
         (b"not a model at all", "not ONNX"),
         (b"\x00" * 100, "not ONNX"),
-        (b"PK\x03\x04 a checkpoint", "zip archive"),
+        (b"PK\x03\x04 a checkpoint", "holds weights"),
         (classifier().SerializeToString()[:-40], "truncated"),
         (classifier().SerializeToString()[:10], "truncated"),
     ],

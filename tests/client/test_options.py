@@ -9,13 +9,13 @@ import pytest
 
 from dianaq.cli.options import add_job_options, job_spec
 from dianaq.errors import InvalidSpec
-from dianaq.spec import JobSpec, Recipe
+from dianaq.spec import JobSpec, Recipe, ZooModel
 
 
-def parse(*options: str) -> JobSpec:
+def parse(*options: str, model: str | None = "m") -> JobSpec:
     parser = argparse.ArgumentParser()
     add_job_options(parser)
-    return job_spec(parser.parse_args(options), model="m", dataset="d")
+    return job_spec(parser.parse_args(options), model=model, dataset="d")
 
 
 @pytest.fixture
@@ -116,3 +116,49 @@ def test_refuses_bad_epochs(value: str, capsys: pytest.CaptureFixture[str]) -> N
 def test_refuses_bad_values(options: tuple[str, ...], word: str) -> None:
     with pytest.raises(InvalidSpec, match=word):
         parse(*options)
+
+
+ZOO = ("--zoo", "mobilenet_v1", "--input-shape", "3", "96", "96", "--classes", "2")
+
+
+def test_a_network_of_the_zoo() -> None:
+    spec = parse(*ZOO, "--width", "0.25")
+    expected = ZooModel(architecture="mobilenet_v1", input_shape=(3, 96, 96), classes=2, width=0.25, weights="m")
+    assert spec.model == expected
+    random = parse(*ZOO, "--epochs", "float=1", model=None).model
+    assert random == expected.model_copy(update={"width": 1.0, "weights": None})
+
+
+def test_a_network_of_the_zoo_in_the_file(recipe: Path) -> None:
+    recipe.write_text(
+        "model: {architecture: resnet8, input_shape: [3, 8, 8], classes: 10, weights: mine}\nstart_from: a/float\n"
+    )
+    found = parse("--recipe", str(recipe), model=None)
+    assert found.model == ZooModel(architecture="resnet8", input_shape=(3, 8, 8), classes=10, weights="mine")
+    assert found.start_from == "a/float"
+    over = parse("--recipe", str(recipe), "--classes", "4", "--zoo", "lenet5", "--start-from", "b/fake_quantised")
+    assert over.model == ZooModel(architecture="lenet5", input_shape=(3, 8, 8), classes=4, weights="m")
+    assert over.start_from == "b/fake_quantised"
+
+
+@pytest.mark.parametrize(
+    ("options", "model", "words"),
+    [
+        ((), None, "no network is given; name an ONNX file, or --zoo"),
+        (("--classes", "3", "--input-shape", "1"), "m", "--input-shape, --classes describes.*add --zoo"),
+        (("--zoo", "resnet8"), "m", r"model\.input_shape: Field required"),
+        ((*ZOO, "--width", "9"), "m", r"model\.width"),
+        (ZOO, None, r"model\.weights is missing"),
+        (("--start-from", "job_1"), "m", "start_from: .*must be <job id>/<iteration>"),
+        (("--start-from", "job_1/hardware_mapped", "--preset", "qat"), "m", r"recipe\.hardware_mapped\.epochs is 2"),
+    ],
+)
+def test_refuses_bad_networks_and_starts(options: tuple[str, ...], model: str | None, words: str) -> None:
+    with pytest.raises(InvalidSpec, match=words):
+        parse(*options, model=model)
+
+
+def test_refuses_an_unknown_architecture(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("--zoo", "vgg")
+    assert "'cifarnet'" in capsys.readouterr().err

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -14,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sqlalchemy import func, select
 
 from dianaq.errors import Problem
-from dianaq.resources import Dataset, Model
+from dianaq.resources import Dataset, Model, WeightsInfo
 from dianaq_service.database import DatasetRow, ModelRow
 from dianaq_service.uploads.inspect import Inspector
 
@@ -74,6 +76,7 @@ def test_model(api: Api, onnx_file: bytes) -> None:
     model = Model.model_validate(response.json())
     assert (model.name, model.size) == ("net.onnx", len(onnx_file))
     assert model.sha256 == hashlib.sha256(onnx_file).hexdigest()
+    assert model.info.format == "onnx"
     assert model.info.input.shape == (3, 8, 8)
     assert api.services.storage.blob("alice", model.sha256).read_bytes() == onnx_file
     assert Model.model_validate(api.client.get(f"/v1/models/{model.id}").json()) == model
@@ -112,6 +115,51 @@ def test_what_an_unfinished_job_needs_stays(api: Api, state: str) -> None:
         assert api.client.delete(path).status_code == 204
     # The job itself remains, with the ids of what it was made from.
     assert api.client.get(f"/v1/jobs/{job['id']}").json()["spec"] == job["spec"]
+
+
+def safetensors(dtype: str = "F32", length: int | None = None) -> bytes:
+    """A file of one tensor `w` of zeros, eight bytes long."""
+    entry = {"dtype": dtype, "shape": [8 // (4 if dtype == "F32" else 2)], "data_offsets": [0, 8]}
+    header = json.dumps({"w": entry}).encode()
+    return (len(header) if length is None else length).to_bytes(8, "little") + header + b"\x00" * 8
+
+
+def state_dict(compression: int = zipfile.ZIP_STORED) -> bytes:
+    """An archive as torch.save writes it, of two storages."""
+    pickle = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nctorch\nFloatStorage\n."
+    members = {"net/data.pkl": pickle, "net/data/0": b"\x00" * 16, "net/data/1": b"\x00" * 4, "net/version": b"3"}
+    with io.BytesIO() as file:
+        with zipfile.ZipFile(file, "w", compression) as archive:
+            for name, data in members.items():
+                archive.writestr(name, data)
+        return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "tensors"), [(safetensors(), 1), (state_dict(), 2)], ids=["safetensors", "pytorch"]
+)
+def test_weights(api: Api, content: bytes, tensors: int) -> None:
+    response = api.client.post("/v1/models", params={"name": "net.onnx"}, content=content)
+    assert response.status_code == 201, response.text
+    model = Model.model_validate(response.json())
+    assert isinstance(model.info, WeightsInfo)
+    assert model.info.tensors == tensors
+    assert Model.model_validate(api.client.get(f"/v1/models/{model.id}").json()) == model
+    assert api.services.storage.blob("alice", model.sha256).read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (state_dict(zipfile.ZIP_DEFLATED), "is compressed"),
+        (state_dict()[:-30], "damaged or truncated"),
+        (safetensors(length=2**39), "header has 549,755,813,888 bytes"),
+        (safetensors("F16"), "'w' is 'F16'"),
+        (b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00ls\x85R.", "is a pickle"),
+    ],
+)
+def test_bad_weights_leave_nothing(api: Api, content: bytes, words: str) -> None:
+    assert words in _refused(api, "/v1/models", content, 422, "invalid-model").detail
 
 
 @pytest.mark.parametrize("garbage", [b"garbage", b"PK\x03\x04", b"\x00" * 5000])

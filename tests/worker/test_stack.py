@@ -38,6 +38,14 @@ class Service:
         assert response.status_code == 201, response.text
         return str(response.json()["id"])
 
+    def start(self, **spec: Any) -> str:
+        response = self.http.post("/v1/jobs", json=spec)
+        assert response.status_code == 201, response.text
+        return str(response.json()["id"])
+
+    def artifact(self, job: str, path: str) -> bytes:
+        return self.http.get(f"/v1/jobs/{job}/artifacts/{path}").content
+
     def job(self, job: str) -> dict[str, Any]:
         return dict(self.http.get(f"/v1/jobs/{job}").json())
 
@@ -89,8 +97,35 @@ def test_from_submission_to_download(service: Service) -> None:
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     assert service.job(job)["metrics"]["float"]["test_accuracy"] == 0.75
     artifacts = service.http.get(f"/v1/jobs/{job}/artifacts").json()
-    assert [a["path"] for a in artifacts] == ["bundle.zip", "htvm/model.onnx", "report.json"]
+    assert [a["path"] for a in artifacts] == fake.MEMBERS
     assert service.http.get(f"/v1/jobs/{job}/artifacts/htvm/model.onnx").content == CONTENT
+
+
+def test_networks_of_the_zoo_with_and_without_weights(service: Service) -> None:
+    header = b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+    weights = len(header).to_bytes(8, "little") + header + b"\x00" * 8
+    uploaded = service.http.post("/v1/models?name=w.safetensors", content=weights).json()
+    assert uploaded["info"]["format"] == "safetensors"
+    dataset = add_uploads(service.database, Storage(service.stack.data_dir))["dataset"]
+    zoo = {"architecture": "lenet5", "input_shape": [3, 8, 8], "classes": 10}
+    random = service.start(model=zoo, dataset=dataset, recipe={"float": {"epochs": 1}})
+    loaded = service.start(model={**zoo, "weights": uploaded["id"]}, dataset=dataset)
+    for job, content in ((random, fake.RANDOM), (loaded, weights)):
+        done = service.wait(job, "succeeded", "failed")
+        assert done["state"] == "succeeded", done["error"]
+        assert service.artifact(job, "htvm/model.onnx") == content
+
+
+def test_a_job_starts_from_a_checkpoint_of_another(service: Service) -> None:
+    first = service.submit(fake.SUCCEED)
+    parent = service.wait(first, "succeeded")["spec"]
+    again = {name: parent[name] for name in ("model", "dataset")}
+    second = service.start(**again, start_from=f"{first}/hardware_mapped")
+    assert service.wait(second, "succeeded", "failed")["state"] == "succeeded"
+    assert service.artifact(second, "checkpoints/hardware_exact.pt") == b"hardware_mapped hardware_exact "
+    third = service.start(**again, start_from=f"{second}/hardware_exact")
+    assert service.wait(third, "succeeded", "failed")["state"] == "succeeded"
+    assert service.artifact(third, "checkpoints/float.pt") == b"hardware_mapped hardware_exact float "
 
 
 def test_following_live_and_resuming(service: Service) -> None:

@@ -76,7 +76,7 @@ def test_success(database: Database, storage: Storage, supervisor: Supervisor) -
     assert states(history(database, job)) == ["queued", "running", "succeeded"]
     with database.read() as session:
         listed = [a.path for a in artifacts.listing(session, job)]
-    assert listed == ["bundle.zip", "htvm/model.onnx", "report.json"]
+    assert listed == fake.MEMBERS
     assert all((storage.artifacts(job, 1) / path).is_file() for path in listed)
     assert not storage.work(job, 1).exists()
 

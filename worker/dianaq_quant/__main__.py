@@ -6,15 +6,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from dianaq.cli.options import add_job_options, job_spec
-from dianaq.errors import DianaqError
+from dianaq.cli.options import add_job_options, add_model_argument, check_model_file, job_spec
+from dianaq.errors import DianaqError, InvalidSpec
 from dianaq.events import EventBody, LogBody, MetricsBody, StageBody
+from dianaq.spec import JobSpec, checkpoint_of
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one job in this process; 0 on success, 1 with one line on stderr otherwise."""
     parser = argparse.ArgumentParser(prog="python -m dianaq_quant", description=__doc__)
-    parser.add_argument("model", type=Path, metavar="MODEL", help="float network, ONNX")
+    add_model_argument(parser)
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="dataset, npz")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="OUT", help="folder of the bundle")
     add_job_options(parser)
@@ -22,11 +23,15 @@ def main(argv: list[str] | None = None) -> int:
     from dianaq_quant.pipeline import run  # torch takes seconds to import; usage errors should not
 
     try:
-        for path in (args.model, args.data):
-            if not path.is_file():
+        spec = job_spec(args, model=None if args.model is None else args.model.name, dataset=args.data.name)
+        # Without MODEL, a zoo network may have its weights from the file of --recipe.
+        model = args.model or (None if spec.upload is None else Path(spec.upload))
+        start = _checkpoint(spec)
+        for path in (model, args.data):
+            if path is not None and not path.is_file():
                 raise FileNotFoundError(f"no such file: {path}")
-        spec = job_spec(args, model=args.model.name, dataset=args.data.name)
-        run(spec, model_path=args.model, dataset_path=args.data, out_dir=args.out, emit=_tell)
+        check_model_file(spec, model)
+        run(spec, model_path=model, dataset_path=args.data, out_dir=args.out, emit=_tell, start_from=start)
     except (DianaqError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -35,6 +40,22 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     print(f"bundle: {args.out}")
     return 0
+
+
+def _checkpoint(spec: JobSpec) -> Path | None:
+    """The checkpoint that `start_from` names, in the folder of a bundle.
+
+    Raises:
+        InvalidSpec: the folder has none.
+    """
+    if spec.start is None:
+        return None
+    folder, iteration = spec.start
+    path = Path(folder) / checkpoint_of(iteration)
+    if not path.is_file():
+        what = "it has no such checkpoint" if Path(folder).is_dir() else "there is no such bundle folder"
+        raise InvalidSpec(f"start_from is {spec.start_from!r}, but {what} ({path})", param="start_from")
+    return path
 
 
 def _tell(body: EventBody) -> None:

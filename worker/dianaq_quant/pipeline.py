@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import fx
 
-from dianaq.errors import JobCancelled
+from dianaq.errors import InvalidSpec, JobCancelled
 from dianaq.events import ITERATIONS, EventBody, Iteration, LogBody, MetricsBody, Stage, StageBody
 from dianaq.inspection import check_fit, inspect_dataset, inspect_model
 from dianaq.ranges import QRange
@@ -190,25 +190,30 @@ STAGES: list[tuple[Stage, Callable[[State], None]]] = [
 def run(
     spec: JobSpec,
     *,
-    model_path: Path,
+    model_path: Path | None,
     dataset_path: Path,
     out_dir: Path,
     emit: Callable[[EventBody], None],
     should_stop: Callable[[], bool] = lambda: False,
+    start_from: Path | None = None,
 ) -> None:
     """Run a whole job and leave the bundle at `out_dir`, complete or not at all.
 
     Args:
         spec: the job; its `model` and `dataset` are names here, the files are given by path.
-        model_path, dataset_path: the uploaded files.
+        model_path: the ONNX file, or the weights of a zoo network; None for one without weights.
+        dataset_path: the uploaded data.
         out_dir: the bundle's folder; must not exist, or be empty.
         emit: receives what happens, in order.
         should_stop: polled between steps; true ends the job.
+        start_from: the checkpoint that `spec.start_from` names.
 
     Raises:
         DianaqError: says what is wrong with the input, or which layer cannot be brought onto the chip.
         JobCancelled: `should_stop` turned true.
     """
+    if model_path is None or start_from is not None:
+        raise InvalidSpec("only jobs of uploaded networks can be run, from their beginning", param="model")
     torch.manual_seed(spec.recipe.seed)
     report = Report(spec)
     with new_bundle(out_dir, spec) as folder:

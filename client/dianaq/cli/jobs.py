@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import get_args
 
 from dianaq._display import figures
-from dianaq.cli.options import read_recipe
+from dianaq.cli.options import check_model_file, read_recipe
 from dianaq.cli.summary import summary
-from dianaq.cli.tables import print_json, table, when
+from dianaq.cli.tables import print_json, shape, table, when
 from dianaq.cli.waiting import INTERRUPTED, wait
 from dianaq.client import Client
 from dianaq.errors import InvalidSpec
 from dianaq.events import State
 from dianaq.figures import FIGURES, written
 from dianaq.resources import Job
-from dianaq.spec import parse_spec
+from dianaq.spec import JobSpec, ZooModel, parse_spec
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -76,7 +76,7 @@ def show(args: argparse.Namespace) -> int:
     rows = [
         ("job", job.id),
         ("state", job.state if job.stage is None or job.state == "succeeded" else f"{job.state} ({job.stage})"),
-        ("model", job.spec.model),
+        ("model", _network(job.spec.model)),
         ("dataset", job.spec.dataset),
         ("preset", job.spec.recipe.preset or "-"),
         ("created", when(job.created)),
@@ -84,6 +84,8 @@ def show(args: argparse.Namespace) -> int:
         ("finished", when(job.finished)),
         ("attempt", str(job.attempt)),
     ]
+    if job.spec.start_from is not None:
+        rows.insert(2, ("start from", job.spec.start_from))
     rows += [(stage, figures(values)) for stage, values in job.metrics.items()]
     if job.error is not None:
         rows.append(("error", f"{job.error.title}: {job.error.detail}"))
@@ -99,9 +101,11 @@ def submit(args: argparse.Namespace) -> int:
         if value is None:
             raise InvalidSpec(f"{args.spec} names no {name}; add it, or give {option}", param=name)
     spec = parse_spec({**data, "model": model, "dataset": dataset})  # before anything is uploaded
+    model_file = Path(spec.upload) if spec.upload is not None and Path(spec.upload).is_file() else None
+    check_model_file(spec, model_file)
     with Client() as client:
-        if Path(spec.model).is_file():
-            spec = spec.model_copy(update={"model": client.upload_model(spec.model).id})
+        if model_file is not None:
+            spec = _with_upload(spec, client.upload_model(model_file).id)
         if Path(spec.dataset).is_file():
             spec = spec.model_copy(update={"dataset": client.upload_dataset(spec.dataset).id})
         job = client.submit_job(spec)
@@ -133,3 +137,20 @@ def _best(job: Job) -> str:
                     return written("top1", values[key])
                 return f"{FIGURES[figure]} {written(figure, values[key])}"
     return "-"
+
+
+def _network(model: str | ZooModel) -> str:
+    """An id, or `resnet8 3x32x32, width 0.5, weights mdl_1`."""
+    if isinstance(model, str):
+        return model
+    parts = [f"{model.architecture} {shape(model.input_shape)}"]
+    if model.width != 1:
+        parts.append(f"width {model.width:g}")
+    parts.append(f"weights {model.weights}" if model.weights else "no weights")
+    return ", ".join(parts)
+
+
+def _with_upload(spec: JobSpec, id: str) -> JobSpec:
+    """The specification with the id of what was uploaded in place of the file."""
+    model = spec.model.model_copy(update={"weights": id}) if isinstance(spec.model, ZooModel) else id
+    return spec.model_copy(update={"model": model})

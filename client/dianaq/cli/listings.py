@@ -7,6 +7,7 @@ import argparse
 from dianaq import __version__
 from dianaq.cli.tables import print_json, shape, size, table, when
 from dianaq.client import Client
+from dianaq.resources import ModelInfo
 from dianaq.spec import JobSpec
 
 
@@ -29,11 +30,14 @@ def list_models(args: argparse.Namespace) -> int:
     if args.json:
         print_json(models)
         return 0
-    rows = [
-        (m.id, m.name, shape(m.info.input.shape), shape(m.info.output.shape), size(m.size), when(m.created))
-        for m in models
-    ]
-    print(table(("model", "name", "input", "output", "size", "uploaded"), rows) if rows else "no models")
+    rows = []
+    for m in models:
+        if isinstance(m.info, ModelInfo):
+            holds = f"{shape(m.info.input.shape)} -> {shape(m.info.output.shape)}"
+        else:
+            holds = f"{m.info.tensors:,} tensors"
+        rows.append((m.id, m.name, m.info.format, holds, size(m.size), when(m.created)))
+    print(table(("model", "name", "format", "holds", "size", "uploaded"), rows) if rows else "no models")
     return 0
 
 

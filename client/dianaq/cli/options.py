@@ -14,12 +14,18 @@ import yaml
 
 from dianaq.errors import InvalidSpec
 from dianaq.events import ITERATIONS
-from dianaq.spec import JobSpec, Preset, Recipe, TaskName, merge, parse_spec
+from dianaq.inspection.formats import file_format
+from dianaq.inspection.interface import check_kind
+from dianaq.spec import Architecture, JobSpec, Preset, Recipe, TaskName, merge, parse_spec
 
 DEFAULT_PRESET: Preset = "ptq"
 """Without a preset, and without one in the YAML file, nothing is trained."""
 
 DEFAULT_TASK: TaskName = JobSpec.model_fields["task"].default
+
+
+_ZOO_OPTIONS = ("input_shape", "classes", "width")
+"""Fields of a `ZooModel` that are options, as the parser calls them."""
 
 _SPEC_KEYS = tuple(JobSpec.model_fields)
 _RECIPE_KEYS = tuple(field.alias or name for name, field in Recipe.model_fields.items())
@@ -48,24 +54,74 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--std", type=float, nargs="+", metavar="X", help="per channel, of samples scaled to 0..1")
     group.add_argument("--calibration", type=int, metavar="N", help="training samples that the observers see")
     group.add_argument("--seed", type=int, metavar="N", help="seed of everything random")
+    group.add_argument(
+        "--start-from",
+        metavar="JOB/ITERATION",
+        help="go on after an iteration of another job (python -m dianaq_quant: BUNDLE/ITERATION)",
+    )
+    zoo = parser.add_argument_group("network of the zoo", "instead of an ONNX file; MODEL is then its weights, if any")
+    zoo.add_argument("--zoo", choices=get_args(Architecture), metavar="ARCHITECTURE", help="%(choices)s")
+    zoo.add_argument("--input-shape", type=int, nargs="+", metavar="N", help="C H W, or the number of values")
+    zoo.add_argument("--classes", type=int, metavar="N", help="outputs; none for the autoencoder")
+    zoo.add_argument("--width", type=float, metavar="X", help="factor on the channels of every layer (default: 1)")
 
 
-def job_spec(args: argparse.Namespace, *, model: str, dataset: str) -> JobSpec:
+def add_model_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the file that the network comes from, as `args.model`; `job_spec` says when it is missing."""
+    parser.add_argument(
+        "model",
+        type=Path,
+        nargs="?",
+        metavar="MODEL",
+        help="float network, ONNX; with --zoo its weights, safetensors or .pt (default: random)",
+    )
+
+
+def job_spec(args: argparse.Namespace, *, model: str | None, dataset: str) -> JobSpec:
     """The job that parsed options ask for.
 
     Args:
         args: what a parser with `add_job_options` gave.
-        model, dataset: ids of uploads, or paths for the standalone command. They win over those of the file.
+        model: id of an upload, or its path for the standalone command: a network, or the weights of the zoo network
+            that the options or the YAML file describe. None leaves the weights to the file.
+        dataset: id of an upload, or its path. Both win over those of the file.
 
     Raises:
-        InvalidSpec: the YAML file cannot be read or holds an unknown key, or a value is out of bounds.
+        InvalidSpec: the YAML file cannot be read or holds an unknown key, a value is out of bounds, or there is no
+            network.
     """
     data = read_recipe(args.recipe) if args.recipe is not None else {}
     data = merge(data, _from_options(args))
     recipe = data.get("recipe")
     if recipe is None or (isinstance(recipe, Mapping) and "preset" not in recipe):
         data = merge(data, {"recipe": {"preset": DEFAULT_PRESET, **(recipe or {})}})
-    return parse_spec({**data, "model": model, "dataset": dataset})
+    return parse_spec({**data, "model": _network(args, data.get("model"), model), "dataset": dataset})
+
+
+def check_model_file(spec: JobSpec, path: Path | None) -> None:
+    """Refuse a file that is weights where the job needs a network, or the reverse.
+
+    Raises:
+        InvalidModel: the file is that, is no model at all, or cannot be read.
+    """
+    if path is not None:
+        check_kind(spec, file_format(path))
+
+
+def _network(args: argparse.Namespace, from_file: Any, upload: str | None) -> str | dict[str, Any]:
+    """`model` of the specification: an uploaded network, or one of the zoo with its weights."""
+    given = {name: value for name in _ZOO_OPTIONS if (value := getattr(args, name)) is not None}
+    described = dict(from_file) if isinstance(from_file, Mapping) else {}
+    if args.zoo is not None:
+        described["architecture"] = args.zoo
+    if not described:
+        if given:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise InvalidSpec(f"{options} describes a network of the zoo; add --zoo ARCHITECTURE", param="model")
+        if upload is None:
+            raise InvalidSpec("no network is given; name an ONNX file, or --zoo ARCHITECTURE", param="model")
+        return upload
+    return {**described, **given, **({} if upload is None else {"weights": upload})}
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -105,7 +161,12 @@ def _from_options(args: argparse.Namespace) -> dict[str, Any]:
     if args.seed is not None:
         recipe["seed"] = args.seed
     preprocessing = {name: getattr(args, name) for name in ("mean", "std") if getattr(args, name) is not None}
-    parts = {"recipe": recipe, "preprocessing": preprocessing, "task": args.task}
+    parts: dict[str, Any] = {
+        "recipe": recipe,
+        "preprocessing": preprocessing,
+        "task": args.task,
+        "start_from": args.start_from,
+    }
     return {name: part for name, part in parts.items() if part}
 
 

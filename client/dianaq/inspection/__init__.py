@@ -1,7 +1,8 @@
 """What is inside an uploaded file, found without executing any of it. Needs the `inspection` extra.
 
-From outside: `inspect_model`, `inspect_dataset`, `check_fit`, `input_layout`, `node_names`, and the operators
-that are supported. Names load on first use: `check_fit` and `input_layout` need neither numpy nor onnx.
+From outside: `inspect_upload`, which is `inspect_model` or `inspect_weights`; `inspect_dataset`, `check_fit`,
+`input_layout`, `node_names`, `file_format`, and the operators that are supported. Names load on first use: `check_fit`,
+`input_layout`, `inspect_weights` and `file_format` need neither numpy nor onnx.
 """
 
 from __future__ import annotations
@@ -12,18 +13,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dianaq.inspection.dataset import inspect_dataset
     from dianaq.inspection.fit import InputLayout, check_fit, input_layout
+    from dianaq.inspection.formats import file_format
     from dianaq.inspection.model import inspect_model
     from dianaq.inspection.naming import node_names
     from dianaq.inspection.operators import LINEAR_OPERATORS, SUPPORTED_OPERATORS
+    from dianaq.inspection.upload import inspect_upload
+    from dianaq.inspection.weights import inspect_weights
 
 __all__ = [
     "LINEAR_OPERATORS",
     "SUPPORTED_OPERATORS",
     "InputLayout",
     "check_fit",
+    "file_format",
     "input_layout",
     "inspect_dataset",
     "inspect_model",
+    "inspect_upload",
+    "inspect_weights",
     "node_names",
 ]
 
@@ -32,9 +39,12 @@ _HOME = {
     "SUPPORTED_OPERATORS": "operators",
     "InputLayout": "fit",
     "check_fit": "fit",
+    "file_format": "formats",
     "input_layout": "fit",
     "inspect_dataset": "dataset",
     "inspect_model": "model",
+    "inspect_upload": "upload",
+    "inspect_weights": "weights",
     "node_names": "naming",
 }
 

@@ -11,9 +11,9 @@ import json
 import sys
 
 from dianaq.errors import DianaqError, InvalidDataset, InvalidModel
-from dianaq.inspection import inspect_dataset, inspect_model
+from dianaq.inspection import inspect_dataset, inspect_upload
 
-_KINDS = {"model": (inspect_model, InvalidModel), "dataset": (inspect_dataset, InvalidDataset)}
+_KINDS = {"model": (inspect_upload, InvalidModel), "dataset": (inspect_dataset, InvalidDataset)}
 
 
 def main(arguments: list[str] | None = None) -> int:

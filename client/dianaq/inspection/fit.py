@@ -9,7 +9,8 @@ from typing import Literal
 
 from dianaq.errors import InvalidDataset, InvalidModel, InvalidSpec
 from dianaq.events import ITERATIONS
-from dianaq.resources import DatasetInfo, ModelInfo
+from dianaq.inspection.interface import Interface, interface
+from dianaq.resources import DatasetInfo, ModelInfo, WeightsInfo
 from dianaq.spec import JobSpec
 
 InputLayout = Literal["as_is", "nhwc_to_nchw", "add_channel", "flatten"]
@@ -44,14 +45,18 @@ def input_layout(sample: Shape, target: Shape, layout: Literal["auto", "nchw", "
     )
 
 
-def check_fit(spec: JobSpec, model: ModelInfo, dataset: DatasetInfo) -> None:
+def check_fit(spec: JobSpec, file: ModelInfo | WeightsInfo | None, dataset: DatasetInfo) -> None:
     """Refuse a job whose parts contradict each other.
+
+    Args:
+        file: the ONNX file, or the weights of a zoo network; None where it has none.
 
     Raises:
         InvalidDataset: samples that do not fit the model's input, or labels that the task does not know.
-        InvalidModel: its output does not fit the task.
+        InvalidModel: its output does not fit the task, or the file is weights where a network is needed or the reverse.
         InvalidSpec: mean, std, augmentation, epochs or layer names that do not fit the model or the data.
     """
+    model = interface(spec, file)
     if spec.task == "classification":
         _check_classifier(model, dataset)
     else:
@@ -75,7 +80,7 @@ def _check_normalisation(spec: JobSpec, target: Shape, layout: InputLayout) -> N
             )
 
 
-def _check_classifier(model: ModelInfo, dataset: DatasetInfo) -> None:
+def _check_classifier(model: Interface, dataset: DatasetInfo) -> None:
     if len(model.output.shape) != 1:
         raise InvalidModel(
             f"classification needs an output of shape (batch, classes); {model.output.name!r} has the shape "
@@ -91,7 +96,7 @@ def _check_classifier(model: ModelInfo, dataset: DatasetInfo) -> None:
             )
 
 
-def _check_autoencoder(model: ModelInfo, dataset: DatasetInfo) -> None:
+def _check_autoencoder(model: Interface, dataset: DatasetInfo) -> None:
     """An image may come back flattened: the numbers of values are compared."""
     if math.prod(model.output.shape) != math.prod(model.input.shape):
         raise InvalidModel(
@@ -137,7 +142,9 @@ def _check_training(spec: JobSpec, target: Shape, dataset: DatasetInfo) -> None:
             )
 
 
-def _check_layer_names(spec: JobSpec, model: ModelInfo) -> None:
+def _check_layer_names(spec: JobSpec, model: Interface) -> None:
+    if model.layers is None:  # a network of the zoo, whose layers the job knows
+        return
     for name in spec.mapping.layers:
         if not any(name == layer or fnmatchcase(layer, name) for layer in model.layers):
             close = difflib.get_close_matches(name, model.layers) or model.layers[:3]

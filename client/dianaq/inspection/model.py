@@ -12,15 +12,13 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from dianaq.errors import InvalidModel
 from dianaq.inspection.constants import check_constants, constants_of
+from dianaq.inspection.formats import file_format
 from dianaq.inspection.network import Network, nodes_of
 from dianaq.inspection.node_rules import check_node
 from dianaq.inspection.operators import LINEAR_OPERATORS, OLDEST_OPSET
 from dianaq.inspection.shapes import MAX_TENSOR_VALUES, infer_shapes
 from dianaq.inspection.structure import check_wiring, graph_ends
 from dianaq.resources import ModelInfo, TensorInfo
-
-MAX_BYTES = 80 * 2**20
-"""What 16 Mi float32 parameters take, and a quarter more for the graph around them."""
 
 
 def inspect_model(path: str | os.PathLike[str]) -> ModelInfo:
@@ -55,20 +53,15 @@ def parse_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
     Raises:
         InvalidModel: the file is missing, empty, too large, truncated or not ONNX.
     """
-    try:
-        size = Path(path).stat().st_size
-        if size > MAX_BYTES:
-            raise InvalidModel(f"the model file has {size:,} bytes; at most {MAX_BYTES:,} are accepted")
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise InvalidModel(f"the model file cannot be read: {error.strerror}") from None
-    if not data:
-        raise InvalidModel("the model file is empty")
-    if data.startswith(b"PK"):
-        raise InvalidModel("the file is a zip archive, not ONNX; export the network with torch.onnx.export")
+    format = file_format(path)
+    if format != "onnx":
+        raise InvalidModel(
+            f"the file holds weights ({format}), not a network; name its architecture in the zoo, or export the "
+            "network with torch.onnx.export"
+        )
     model = onnx.ModelProto()
     try:
-        model.ParseFromString(data)
+        model.ParseFromString(Path(path).read_bytes())
     except DecodeError:
         raise InvalidModel("the file is not ONNX, or it is truncated: it cannot be parsed") from None
     if not model.HasField("graph") or not model.opset_import:

@@ -14,6 +14,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 from dianaq_service.database.tables import Base
+from dianaq_service.database.upgrade import upgrade
 
 SQLITE_BUSY_SECONDS = 30
 """Writers queue up; every transaction of ours is short, so a longer wait means that something hangs."""
@@ -39,11 +40,12 @@ class Database:
         self._writer = self._engine.execution_options(writes=True)
 
     def create_tables(self) -> None:
-        """Create what is missing. Several processes may do so at once."""
+        """Create what is missing, and upgrade what older versions made. Several processes may do so at once."""
         with self._writer.begin() as connection:
             if not self.sqlite:
                 _advisory_lock(connection, "schema")
             Base.metadata.create_all(connection)
+            upgrade(connection)
 
     @contextmanager
     def read(self) -> Iterator[Session]:

@@ -69,7 +69,8 @@ class JobRow(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     owner: Mapped[str] = mapped_column(index=True)
-    model_id: Mapped[str] = mapped_column(index=True)
+    model_id: Mapped[str | None] = mapped_column(index=True)
+    """Of the network or the weights; none for a zoo network with random weights."""
     dataset_id: Mapped[str] = mapped_column(index=True)
     spec: Mapped[dict[str, Any]]
     state: Mapped[str]

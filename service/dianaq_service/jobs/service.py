@@ -10,11 +10,12 @@ from sqlalchemy.orm import Session
 from dianaq.errors import Conflict, InvalidSpec, NotFound
 from dianaq.events import State
 from dianaq.inspection.fit import check_fit
-from dianaq.resources import DatasetInfo, Job, ModelInfo, Page
-from dianaq.spec import JobSpec
+from dianaq.resources import DatasetInfo, Job, Model, Page
+from dianaq.spec import JobSpec, ZooModel
 from dianaq_service.database import DatasetRow, JobRow, ModelRow
 from dianaq_service.database.tables import now
 from dianaq_service.ids import new_id
+from dianaq_service.jobs.start import check_start
 from dianaq_service.jobs.states import is_in, move
 from dianaq_service.web.pages import newest_first
 from dianaq_service.web.services import Services
@@ -26,17 +27,21 @@ def create(services: Services, owner: str, spec: JobSpec) -> Job:
     """Check a job against its model and dataset, queue it, and tell the workers.
 
     Raises:
-        InvalidSpec: unknown model or dataset, or the recipe does not fit them.
+        InvalidSpec: unknown model, dataset or job to start from, or the recipe does not fit them.
         InvalidDataset: the dataset does not fit the model.
+        InvalidModel: the model is weights where a network is needed, or the reverse.
+        Conflict: the job to start from has not succeeded, or left no checkpoint.
     """
     with services.database.write() as session:
-        model = _upload(session, owner, ModelRow, spec.model, "model")
+        model = _model(session, owner, spec)
         dataset = _upload(session, owner, DatasetRow, spec.dataset, "dataset")
-        check_fit(spec, ModelInfo.model_validate(model.info), DatasetInfo.model_validate(dataset.info))
+        info = None if model is None else Model.model_validate(model, from_attributes=True).info
+        check_fit(spec, info, DatasetInfo.model_validate(dataset.info))
+        check_start(session, owner, spec, model)
         row = JobRow(
             id=new_id("job"),
             owner=owner,
-            model_id=model.id,
+            model_id=None if model is None else model.id,
             dataset_id=dataset.id,
             spec=spec.model_dump(mode="json", by_alias=True),
             state="queued",
@@ -107,10 +112,16 @@ def resource(row: JobRow) -> Job:
     return Job.model_validate(row, from_attributes=True)
 
 
+def _model(session: Session, owner: str, spec: JobSpec) -> ModelRow | None:
+    """The file that the network comes from; none for a zoo network with random weights."""
+    param = "model.weights" if isinstance(spec.model, ZooModel) else "model"
+    return None if spec.upload is None else _upload(session, owner, ModelRow, spec.upload, param)
+
+
 def _upload(session: Session, owner: str, table: type[Upload], upload_id: str, param: str) -> Upload:
     # Locked until the job is committed, so that it cannot be deleted in between.
     mine: ColumnElement[bool] = table.owner == owner
     row = session.scalar(select(table).where(table.id == upload_id, mine).with_for_update(read=True))
     if row is None:
-        raise InvalidSpec(f"there is no {param} {upload_id!r}; upload it first", param=param)
+        raise InvalidSpec(f"there is no {param.replace('.', ' ')} {upload_id!r}; upload it first", param=param)
     return row

@@ -14,7 +14,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 @router.post("", status_code=201)
 async def upload_model(services: ServicesDep, owner: Owner, name: UploadName, request: Request) -> Model:
-    """Upload an ONNX file: its bytes are the request's body, as they are."""
+    """Upload a network (ONNX), or weights (safetensors, or a PyTorch state dict): the body is the file as it is."""
     return await service.upload(services, MODELS, owner, name, request)
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from fastapi import Request
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from sqlalchemy import func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from starlette.requests import ClientDisconnect
 
 from dianaq.errors import Conflict, DianaqError, InvalidDataset, InvalidModel, NotFound
-from dianaq.resources import Dataset, DatasetInfo, Model, ModelInfo, Page
+from dianaq.resources import Dataset, DatasetInfo, Model, ModelInfo, Page, WeightsInfo
 from dianaq_service.database import DatasetRow, JobRow, ModelRow
 from dianaq_service.ids import new_id
 from dianaq_service.jobs.states import is_in
@@ -32,14 +32,15 @@ class Kind(Generic[R]):
     prefix: str
     table: type[ModelRow] | type[DatasetRow]
     resource: type[R]
-    info: type[BaseModel]
+    info: TypeAdapter[Any]
+    """Reads what inspection answers."""
     refusal: type[DianaqError]
-    used_by: InstrumentedAttribute[str]
+    used_by: InstrumentedAttribute[Any]
     """The column of a job that refers to this kind."""
 
 
-MODELS = Kind("model", "mdl", ModelRow, Model, ModelInfo, InvalidModel, JobRow.model_id)
-DATASETS = Kind("dataset", "dat", DatasetRow, Dataset, DatasetInfo, InvalidDataset, JobRow.dataset_id)
+MODELS = Kind("model", "mdl", ModelRow, Model, TypeAdapter(ModelInfo | WeightsInfo), InvalidModel, JobRow.model_id)
+DATASETS = Kind("dataset", "dat", DatasetRow, Dataset, TypeAdapter(DatasetInfo), InvalidDataset, JobRow.dataset_id)
 
 
 async def upload(services: Services, kind: Kind[R], owner: str, name: str, request: Request) -> R:
@@ -52,7 +53,7 @@ async def upload(services: Services, kind: Kind[R], owner: str, name: str, reque
     limit = services.settings.max_upload_bytes
     async with receive(request, services.storage.incoming, limit) as received:
         found = await services.inspector.inspect(kind.name, received.path, kind.refusal)
-        info = kind.info.model_validate(found)
+        info = kind.info.validate_python(found)
         if await request.is_disconnected():
             # Nobody would learn the id.
             raise ClientDisconnect

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from dianaq.errors import DianaqError, InvalidRequest, InvalidSpec, NotFound, Problem, Unauthorised
+from dianaq.spec import field_path
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -80,8 +81,8 @@ def _invalid(error: RequestValidationError) -> DianaqError:
     in_body = entries[0]["loc"][0] == "body"
     lines = []
     for entry in entries:
-        where = ".".join(str(part) for part in entry["loc"][1:]) or "body"
+        where = field_path(entry["loc"][1:]) or "body"
         got = "" if entry["type"] == "missing" else f" (got {entry['input']!r:.200})"
         lines.append(f"{where}: {entry['msg']}{got}")
-    param = ".".join(str(part) for part in entries[0]["loc"][1:]) or None
+    param = field_path(entries[0]["loc"][1:]) or None
     return (InvalidSpec if in_body else InvalidRequest)("; ".join(lines), param=param)

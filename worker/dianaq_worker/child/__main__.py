@@ -16,6 +16,7 @@ from dianaq.events import LogBody
 from dianaq.spec import JobSpec
 from dianaq_service.artifacts.repository import scan
 from dianaq_service.database import Database, DatasetRow, JobRow, ModelRow
+from dianaq_service.jobs.start import checkpoint_file
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
 from dianaq_worker.child.recorder import Overtaken, Recorder
@@ -64,8 +65,10 @@ def run(database: Database, storage: Storage, recorder: Recorder, job_id: str, a
         job = session.scalar(select(JobRow).where(JobRow.id == job_id, held(attempt)))
         if job is None:
             raise Overtaken
-        model = session.get_one(ModelRow, job.model_id)
+        spec = JobSpec.model_validate(job.spec)
+        model = None if job.model_id is None else session.get_one(ModelRow, job.model_id)
         dataset = session.get_one(DatasetRow, job.dataset_id)
+        start_from = checkpoint_file(session, storage, job.owner, spec)
     if recorder.should_stop():
         raise JobCancelled(f"job {job_id} was cancelled")
     # Imported here, and not above: what fails in it (a broken installation) is then reported like the rest.
@@ -75,12 +78,13 @@ def run(database: Database, storage: Storage, recorder: Recorder, job_id: str, a
     work.mkdir(parents=True)
     bundle = work / "bundle"
     pipeline.run(
-        JobSpec.model_validate(job.spec),
-        model_path=storage.blob(job.owner, model.sha256),
+        spec,
+        model_path=None if model is None else storage.blob(job.owner, model.sha256),
         dataset_path=storage.blob(job.owner, dataset.sha256),
         out_dir=bundle,
         emit=recorder.emit,
         should_stop=recorder.should_stop,
+        start_from=start_from,
     )
     files = scan(bundle)
     target = storage.artifacts(job_id, attempt)

@@ -10,20 +10,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dianaq.errors import JobCancelled, QuantisationError
-from dianaq.events import EventBody, MetricsBody, ProgressBody, StageBody
-from dianaq.spec import JobSpec
+from dianaq.events import ITERATIONS, EventBody, MetricsBody, ProgressBody, StageBody
+from dianaq.spec import JobSpec, checkpoint_of
 
 SUCCEED, REFUSE, BREAK, WAIT, IGNORE_CANCEL, HANG_ONCE, HANG = range(7)
+MEMBERS = sorted(["bundle.zip", "htvm/model.onnx", "report.json", *map(checkpoint_of, ITERATIONS)])
+RANDOM = b"random weights"
 
 
 def run(
     spec: JobSpec,
     *,
-    model_path: Path,
+    model_path: Path | None,
     dataset_path: Path,
     out_dir: Path,
     emit: Callable[[EventBody], None],
     should_stop: Callable[[], bool],
+    start_from: Path | None = None,
 ) -> None:
     behaviour, attempt = spec.recipe.seed, int(sys.argv[2])
     emit(StageBody(stage="import", status="started"))
@@ -46,6 +49,10 @@ def run(
     emit(MetricsBody(stage="float", epoch=1, values={"test_accuracy": 0.75}))
     emit(StageBody(stage="import", status="finished", seconds=0.1))
     (out_dir / "htvm").mkdir(parents=True)
-    (out_dir / "htvm" / "model.onnx").write_bytes(model_path.read_bytes())
+    (out_dir / "htvm" / "model.onnx").write_bytes(RANDOM if model_path is None else model_path.read_bytes())
+    (out_dir / "checkpoints").mkdir()
+    history = b"" if start_from is None else start_from.read_bytes()
+    for iteration in ITERATIONS:
+        (out_dir / checkpoint_of(iteration)).write_bytes(history + f"{iteration} ".encode())
     (out_dir / "report.json").write_text(json.dumps({"data": dataset_path.stat().st_size}))
     (out_dir / "bundle.zip").write_bytes(b"PK")

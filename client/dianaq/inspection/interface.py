@@ -1,0 +1,67 @@
+"""What the network of a job takes and gives, whether it comes from a file or from the zoo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dianaq.errors import InvalidModel, InvalidSpec
+from dianaq.inspection.formats import Format
+from dianaq.resources import ModelInfo, TensorInfo, WeightsInfo
+from dianaq.spec import JobSpec, ZooModel
+
+
+@dataclass(frozen=True)
+class Interface:
+    """Input and output of a network, and the names of its linear layers; None where only the job knows them."""
+
+    input: TensorInfo
+    output: TensorInfo
+    layers: tuple[str, ...] | None
+
+
+def interface(spec: JobSpec, file: ModelInfo | WeightsInfo | None) -> Interface:
+    """What the network of a job takes and gives.
+
+    Args:
+        file: what inspection found in the file that the network comes from; None without one.
+
+    Raises:
+        InvalidModel: the file is not of the kind that the specification needs.
+        InvalidSpec: the architecture does not fit the task.
+    """
+    zoo = spec.model
+    check_kind(spec, None if file is None else file.format)
+    if not isinstance(zoo, ZooModel):
+        assert isinstance(file, ModelInfo)
+        return Interface(file.input, file.output, file.layers)
+    if spec.task == "classification" and zoo.classes is None:
+        raise InvalidSpec(
+            f"task is 'classification', but the {zoo.architecture} gives its input back; take another architecture",
+            param="model.architecture",
+        )
+    output = zoo.input_shape if zoo.classes is None else (zoo.classes,)
+    return Interface(TensorInfo(name="input", shape=zoo.input_shape), TensorInfo(name="output", shape=output), None)
+
+
+def check_kind(spec: JobSpec, file: Format | None) -> None:
+    """Refuse weights where a network is needed, and the reverse.
+
+    Args:
+        file: the format of the file that the network comes from; None without one.
+
+    Raises:
+        InvalidModel: says what to do instead.
+    """
+    if not isinstance(spec.model, ZooModel):
+        if file != "onnx":
+            raise InvalidModel(
+                f"the model file holds weights ({file}), not a network; name the architecture: "
+                "model {architecture, input_shape, classes, weights} or --zoo, or export the network as ONNX",
+                param="model",
+            )
+    elif file == "onnx":
+        raise InvalidModel(
+            f"the weights of {spec.model.architecture} must be safetensors or a PyTorch state dict, the file is an "
+            "ONNX network; give it as the model itself, without an architecture",
+            param="model.weights",
+        )

@@ -1,0 +1,19 @@
+"""Inspection of what `POST /v1/models` takes: a network as ONNX, or the weights of a zoo network."""
+
+from __future__ import annotations
+
+import os
+
+from dianaq.inspection.formats import file_format
+from dianaq.inspection.model import inspect_model
+from dianaq.inspection.weights import inspect_weights
+from dianaq.resources import ModelInfo, WeightsInfo
+
+
+def inspect_upload(path: str | os.PathLike[str]) -> ModelInfo | WeightsInfo:
+    """What a model or weights file holds; its first bytes tell which it is.
+
+    Raises:
+        InvalidModel: see `inspect_model` and `inspect_weights`.
+    """
+    return inspect_model(path) if file_format(path) == "onnx" else inspect_weights(path)
