@@ -81,8 +81,9 @@ class Training(_Spec):
     reconstruction the mean squared error to them, the rest being that to the input."""
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay per step of the moving average of the weights that is evaluated and kept; at 0 the last weights are."""
-    augmentation: Literal["none", "flip_crop"] = "none"
-    """`flip_crop`: random horizontal flip and a random crop after padding by an eighth; images only."""
+    augmentation: Literal["none", "flip", "flip_crop"] = "none"
+    """Images only. `flip`: half of them, left to right; `flip_crop`: and a random crop after padding by an eighth,
+    which suits a network that was trained so, or has the epochs to get used to it."""
 
 
 class Calibration(_Spec):

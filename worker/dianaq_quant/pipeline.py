@@ -5,16 +5,16 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from dianaq.errors import InvalidSpec, JobCancelled
 from dianaq.events import ITERATIONS, EventBody, Iteration, LogBody, MetricsBody, Stage, StageBody
-from dianaq.inspection import check_fit, inspect_dataset, inspect_model
+from dianaq.inspection import check_interface, inspect_dataset
 from dianaq.ranges import QRange
 from dianaq.spec import JobSpec, Training
 from dianaq_quant.bundle import new_bundle
@@ -27,7 +27,7 @@ from dianaq_quant.export.layers import IntegerNetwork, read_layers, run_recordin
 from dianaq_quant.graph import Editor, run_editors
 from dianaq_quant.graph.shapes import record_shapes
 from dianaq_quant.graph.surgery import calls
-from dianaq_quant.importers import import_onnx
+from dianaq_quant.importers import import_network, interface_of
 from dianaq_quant.modules.adc import disturb, silence
 from dianaq_quant.modules.exact import ExactAdd, ExactAnalogConv2d, ExactConv2d, ExactLinear, Requantisation
 from dianaq_quant.readme import bundle_readme
@@ -47,14 +47,16 @@ class State:
     """What the stages hand on. `network` is the present network; each stage says what it has become."""
 
     spec: JobSpec
-    model_path: Path
+    model_path: Path | None
+    module: nn.Module | None
     dataset_path: Path
     folder: Path
     emit: Callable[[EventBody], None]
     should_stop: Callable[[], bool]
     report: Report
     network: fx.GraphModule
-    input_shape: tuple[int, ...] = ()
+    editors: Mapping[Stage, Sequence[Editor]]
+    input_shape: tuple[int, ...]
     data: Data | None = None
     teacher: fx.GraphModule | None = None
     integer: IntegerNetwork | None = None
@@ -70,9 +72,13 @@ class State:
 
 def import_(state: State) -> None:
     """Inspect and read both files; the network is the imported one."""
-    spec = state.spec
-    check_fit(spec, inspect_model(state.model_path), inspect_dataset(state.dataset_path))
-    imported = import_onnx(state.model_path)
+    spec, found = state.spec, inspect_dataset(state.dataset_path)
+    made = state.module is not None  # what is made in Python can be looked at only once it is imported
+    if not made:
+        check_interface(spec, interface_of(spec, state.model_path, None), found)
+    imported = import_network(spec, state.model_path, state.module, state.input_shape)
+    if made:
+        check_interface(spec, interface_of(spec, None, imported), found)
     state.network, state.input_shape = imported.graph, imported.input_shape
     for note in imported.notes:
         _note(state, note)
@@ -196,7 +202,10 @@ def run(
     emit: Callable[[EventBody], None],
     should_stop: Callable[[], bool] = lambda: False,
     start_from: Path | None = None,
-) -> None:
+    module: nn.Module | None = None,
+    input_shape: tuple[int, ...] = (),
+    editors: Mapping[Stage, Sequence[Editor]] | None = None,
+) -> State:
     """Run a whole job and leave the bundle at `out_dir`, complete or not at all.
 
     Args:
@@ -207,28 +216,38 @@ def run(
         emit: receives what happens, in order.
         should_stop: polled between steps; true ends the job.
         start_from: the checkpoint that `spec.start_from` names.
+        module, input_shape: a network made in Python, in place of the file, and the shape of one sample of its input.
+        editors: a user's own, which run before the stage's.
+
+    Returns:
+        The state that the last stage left: the exact and the integer network, and the report.
 
     Raises:
         DianaqError: says what is wrong with the input, or which layer cannot be brought onto the chip.
         JobCancelled: `should_stop` turned true.
     """
-    if model_path is None or start_from is not None:
-        raise InvalidSpec("only jobs of uploaded networks can be run, from their beginning", param="model")
+    if start_from is not None:
+        raise InvalidSpec("jobs can be run only from their beginning", param="start_from")
     torch.manual_seed(spec.recipe.seed)
     report = Report(spec)
     with new_bundle(out_dir, spec) as folder:
         empty = fx.GraphModule(torch.nn.Module(), fx.Graph())
-        state = State(spec, model_path, dataset_path, folder, emit, should_stop, report, empty)
+        own = editors or {}
+        state = State(
+            spec, model_path, module, dataset_path, folder, emit, should_stop, report, empty, own, input_shape
+        )
         for name, stage in STAGES:
             if should_stop():
                 raise JobCancelled(f"cancelled before {name}")
             emit(StageBody(stage=name, status="started"))
             start = time.monotonic()
+            state.report.add_edits(name, run_editors(state.network, state.editors.get(name, ())))
             stage(state)
             report.timings[name] = time.monotonic() - start
             emit(StageBody(stage=name, status="finished", seconds=round(report.timings[name], 3)))
         (folder / "report.json").write_text(json.dumps(report.as_json(), indent=2) + "\n")
         (folder / "README.md").write_text(bundle_readme(report))
+    return state
 
 
 def _edit(state: State, stage: Stage, editors: list[Editor]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dianaq.inspection.dataset import inspect_dataset
-    from dianaq.inspection.fit import InputLayout, check_fit, input_layout
+    from dianaq.inspection.fit import InputLayout, check_fit, check_interface, input_layout
     from dianaq.inspection.formats import file_format
     from dianaq.inspection.model import inspect_model
     from dianaq.inspection.naming import node_names
@@ -25,6 +25,7 @@ __all__ = [
     "SUPPORTED_OPERATORS",
     "InputLayout",
     "check_fit",
+    "check_interface",
     "file_format",
     "input_layout",
     "inspect_dataset",
@@ -39,6 +40,7 @@ _HOME = {
     "SUPPORTED_OPERATORS": "operators",
     "InputLayout": "fit",
     "check_fit": "fit",
+    "check_interface": "fit",
     "file_format": "formats",
     "input_layout": "fit",
     "inspect_dataset": "dataset",

@@ -56,7 +56,11 @@ def check_fit(spec: JobSpec, file: ModelInfo | WeightsInfo | None, dataset: Data
         InvalidModel: its output does not fit the task, or the file is weights where a network is needed or the reverse.
         InvalidSpec: mean, std, augmentation, epochs or layer names that do not fit the model or the data.
     """
-    model = interface(spec, file)
+    check_interface(spec, interface(spec, file), dataset)
+
+
+def check_interface(spec: JobSpec, model: Interface, dataset: DatasetInfo) -> None:
+    """Refuse a job whose network, data and settings contradict each other; raises as `check_fit`."""
     if spec.task == "classification":
         _check_classifier(model, dataset)
     else:
@@ -134,10 +138,10 @@ def _check_training(spec: JobSpec, target: Shape, dataset: DatasetInfo) -> None:
                     "add them, set its distillation to 1, or train for 0 epochs",
                     param=f"recipe.{iteration}.epochs",
                 )
-        if training.augmentation == "flip_crop" and len(target) != 3:
+        if training.augmentation != "none" and len(target) != 3:
             raise InvalidSpec(
-                f"recipe.{iteration}.augmentation is 'flip_crop', which takes images; the model's input has the "
-                f"shape {target}",
+                f"recipe.{iteration}.augmentation is {training.augmentation!r}, which takes images; the model's input "
+                f"has the shape {target}",
                 param=f"recipe.{iteration}.augmentation",
             )
 

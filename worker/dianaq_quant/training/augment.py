@@ -11,6 +11,12 @@ PAD_FRACTION = 8
 (He et al., 2016)."""
 
 
+def flip(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Flip half of the images left to right; (N, C, H, W)."""
+    chosen = torch.rand((len(x), 1, 1, 1), generator=generator) < 0.5
+    return torch.where(chosen, x.flip(3), x)
+
+
 def flip_crop(x: Tensor, generator: torch.Generator) -> Tensor:
     """Flip half of the images left to right, and crop each at random after zero padding; (N, C, H, W)."""
     n, _, height, width = x.shape

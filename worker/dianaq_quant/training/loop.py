@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -12,7 +13,9 @@ from torch import Tensor, fx, nn
 from dianaq.errors import JobCancelled, QuantisationError
 from dianaq.events import EventBody, Iteration, MetricsBody, ProgressBody
 from dianaq.spec import Training
-from dianaq_quant.training.augment import flip_crop
+from dianaq_quant.modules.quantiser import Scale
+from dianaq_quant.training.augment import flip, flip_crop
+from dianaq_quant.training.batch_norm import reestimate_batch_norm
 from dianaq_quant.training.data import Data
 from dianaq_quant.training.objective import Objective
 from dianaq_quant.training.tasks import CLASSIFICATION, Task
@@ -81,6 +84,8 @@ def train(
                 f"a learning rate below {settings.learning_rate} may help",
                 param=f"recipe.{iteration}.learning_rate",
             )
+        if settings.averaging:
+            reestimate_batch_norm(averaged, data)
         measured = objective.figure(averaged, data)
         emit(MetricsBody(stage=iteration, epoch=epoch, values={"loss": total / steps, **measured.values}))
         if best is None or measured.key >= best.key:
@@ -109,7 +114,9 @@ def _shuffled(data: Data, settings: Training, generator: torch.Generator) -> Ite
     for start in range(0, len(split) - size + 1, size):
         chosen = order[start : start + size]
         x = data.normalise(split.x[chosen])
-        if settings.augmentation == "flip_crop":
+        if settings.augmentation == "flip":
+            x = flip(x, generator)
+        elif settings.augmentation == "flip_crop":
             x = flip_crop(x, generator)
         yield x, None if split.y is None else split.y[chosen]
 
@@ -126,12 +133,22 @@ def _rate(step: int, steps_per_epoch: int, settings: Training) -> float:
 
 
 def _optimiser(network: nn.Module, settings: Training) -> torch.optim.Optimizer:
-    """Weights decay; biases and BatchNorm parameters (all of one dimension) do not."""
-    parameters = list(network.parameters())
-    groups = [
+    """Weights decay; biases, BatchNorm parameters (all of one dimension) and scales do not.
+
+    A scale is learned in steps of its own size, which differs by magnitudes between tensors; a power of two is, as it
+    is stored as its logarithm.
+    """
+    scales = [m for m in network.modules() if isinstance(m, Scale) and m.learned]
+    apart = {id(m.value) for m in scales}
+    parameters = [p for p in network.parameters() if id(p) not in apart]
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
+    for scale in scales:
+        size = 1.0 if scale.power_of_two else float(scale.value.detach().mean())
+        unit = size if settings.optimiser == "adam" else size**2
+        groups.append({"params": [scale.value], "weight_decay": 0.0, "lr": settings.learning_rate * unit})
     if settings.optimiser == "adam":
         return torch.optim.Adam(groups, lr=settings.learning_rate)
     return torch.optim.SGD(

@@ -1,0 +1,68 @@
+"""Where the network of a job comes from: a file, the zoo, or Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dianaq.errors import InvalidSpec
+from dianaq.inspection import inspect_upload
+from dianaq.inspection.interface import Interface, interface
+from dianaq.resources import TensorInfo
+from dianaq.spec import JobSpec, ZooModel
+from dianaq_quant.graph.shapes import record_shapes
+from dianaq_quant.graph.surgery import calls, layer_of, output_node
+from dianaq_quant.importers.network import Network
+from dianaq_quant.importers.onnx import import_onnx
+from dianaq_quant.importers.trace import import_module
+from dianaq_quant.importers.weights import load_weights
+from dianaq_quant.zoo import build
+
+
+def import_network(spec: JobSpec, path: Path | None, module: nn.Module | None, shape: tuple[int, ...]) -> Network:
+    """The network of a job as a graph of modules.
+
+    Args:
+        path: an ONNX file, or the weights of a zoo network; None without a file.
+        module: a network made in Python, which stands in place of `spec.model`.
+        shape: shape of one sample of a module's input; the others know their own.
+
+    Raises:
+        DianaqError: the file, the architecture or the module cannot be used; names what is at fault.
+    """
+    if module is not None:
+        return import_module(module, shape)
+    zoo = spec.model
+    if not isinstance(zoo, ZooModel):
+        assert path is not None, "checked by its caller"
+        return import_onnx(path)
+    torch.manual_seed(spec.recipe.seed)  # of random initial weights
+    classes = zoo.classes or zoo.input_shape[0]
+    built = build(zoo.architecture, input_shape=zoo.input_shape, classes=classes, width=zoo.width)
+    notes = [] if path is None else load_weights(built, path)
+    network = import_module(built, zoo.input_shape)
+    network.notes[:0] = notes
+    return network
+
+
+def interface_of(spec: JobSpec, path: Path | None, network: Network | None) -> Interface:
+    """What a job's network takes and gives: found in its file, or (for one made in Python) in the imported graph.
+
+    Raises:
+        InvalidModel: the file cannot be used.
+        InvalidSpec: the specification names a file, and there is none.
+    """
+    if network is None:
+        if path is None and not isinstance(spec.model, ZooModel):
+            raise InvalidSpec("the job's network is a file, but none is given", param="model")
+        return interface(spec, None if path is None else inspect_upload(path))
+    record_shapes(network.graph, network.input_shape)
+    output = output_node(network.graph).meta["shape"]
+    layers = tuple(layer_of(node) for node, _ in calls(network.graph, nn.Conv2d, nn.Linear))
+    return Interface(
+        TensorInfo(name=network.input_name, shape=network.input_shape),
+        TensorInfo(name=network.output_name, shape=output),
+        layers,
+    )

@@ -1,0 +1,109 @@
+"""The library from a notebook: quantise a network that is at hand, with data that are at hand."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import fx, nn
+
+from dianaq.errors import InvalidSpec
+from dianaq.events import EventBody, Stage
+from dianaq.spec import ZooModel, checkpoint_of, parse_spec
+from dianaq_quant.graph import Editor
+from dianaq_quant.pipeline import run
+
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+"""`x_train` and so on, as a dataset file holds them."""
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """What a job left.
+
+    `exact` computes real outputs as the chip computes them, and can be trained on; `integer` holds integers only.
+    `report` is what `report.json` says, `folder` the bundle's.
+    """
+
+    exact: fx.GraphModule
+    integer: fx.GraphModule
+    report: dict[str, Any]
+    folder: Path
+
+
+def quantise(
+    network: nn.Module | Path | str | ZooModel,
+    data: Arrays | Path | str,
+    out_dir: Path | str,
+    *,
+    input_shape: tuple[int, ...] | None = None,
+    weights: Path | str | None = None,
+    editors: Mapping[Stage, Sequence[Editor]] | None = None,
+    emit: Callable[[EventBody], None] = lambda body: None,
+    **spec: Any,
+) -> Quantised:
+    """Run a whole job in this process, by the same pipeline as the service's.
+
+    Args:
+        network: any module that `torch.fx` can trace (it is not changed), the path of an ONNX file, or a zoo network.
+        data: arrays, or the path of an npz file.
+        out_dir: the bundle's folder; must not exist, or be empty.
+        input_shape: shape of one sample of a module's input; default: that of the samples.
+        weights: weights file of a zoo network.
+        editors: a user's own graph editors, which run before those of the stage that they are given for.
+        emit: receives what happens.
+        spec: the other fields of a `JobSpec`: `recipe`, `preprocessing`, `mapping`, `task`, `start_from`...
+
+    Raises:
+        DianaqError: says what is wrong with the input, or which layer cannot be brought onto the chip.
+
+    Example:
+        >>> result = quantise(model, {"x_train": x, "y_train": y}, "out", recipe={"preset": "ptq"})
+        >>> result.report["accuracy"]
+    """
+    module = network if isinstance(network, nn.Module) else None
+    name = type(network).__name__ if module is not None else network
+    job = parse_spec({"recipe": {"preset": "ptq"}, **spec, "model": _named(name), "dataset": "data"})
+    if isinstance(network, Path | str):
+        weights = network  # the file that the network comes from
+    start = None if job.start is None else Path(job.start[0]) / checkpoint_of(job.start[1])
+    with tempfile.TemporaryDirectory() as folder:
+        path = _file(data, Path(folder))
+        state = run(
+            job,
+            model_path=None if weights is None else Path(weights),
+            dataset_path=path,
+            out_dir=Path(out_dir),
+            emit=emit,
+            start_from=start,
+            module=module,
+            input_shape=input_shape or (_sample_shape(path) if module is not None else ()),
+            editors=editors,
+        )
+    assert state.integer is not None
+    return Quantised(state.network, state.integer.graph, state.report.as_json(), Path(out_dir))
+
+
+def _named(network: object) -> object:
+    return str(network) if isinstance(network, Path) else network
+
+
+def _file(data: Arrays | Path | str, folder: Path) -> Path:
+    """The dataset as a file, which is inspected like an uploaded one."""
+    if isinstance(data, Path | str):
+        return Path(data)
+    path = folder / "data.npz"
+    np.savez(path, allow_pickle=False, **data)
+    return path
+
+
+def _sample_shape(path: Path) -> tuple[int, ...]:
+    with np.load(path, allow_pickle=False) as file:
+        if "x_train" not in file:
+            raise InvalidSpec("give input_shape: the data have no x_train to take it from", param="input_shape")
+        shape: tuple[int, ...] = file["x_train"].shape[1:]
+    return shape
