@@ -28,7 +28,7 @@ from dianaq_quant.graph import Editor, run_editors
 from dianaq_quant.graph.shapes import record_shapes
 from dianaq_quant.graph.surgery import calls
 from dianaq_quant.importers import import_network, interface_of
-from dianaq_quant.modules.adc import disturb, silence
+from dianaq_quant.modules.adc import converters, disturb, silence
 from dianaq_quant.modules.exact import ExactAdd, ExactAnalogConv2d, ExactConv2d, ExactLinear, Requantisation
 from dianaq_quant.readme import bundle_readme
 from dianaq_quant.report import Report, describe_layers
@@ -38,6 +38,7 @@ from dianaq_quant.training.calibrate_analog import calibrate_analog
 from dianaq_quant.training.data import Data, load_data
 from dianaq_quant.training.evaluate import evaluate
 from dianaq_quant.training.loop import train
+from dianaq_quant.training.noise_sweep import noise_sweep
 from dianaq_quant.training.tasks import TASKS
 from dianaq_quant.verify import DATA_SAMPLES, Verification, sample_inputs, verify
 
@@ -137,6 +138,10 @@ def hardware_exact(state: State) -> None:
     if recipe.post_training.bias_correction:
         correct_biases(state.network, reference, data.calibration, data.normalise)
     _train(state, "hardware_exact")
+    if recipe.noise_sweep is not None and converters(state.network) and data.report_split is not None:
+        split = data.report_split[1]
+        arguments = (split, data.normalise, TASKS[state.spec.task], recipe.noise_sweep, recipe.noise, recipe.seed)
+        state.report.noise_sweep = noise_sweep(state.network, *arguments)
 
 
 def integerise_(state: State) -> None:

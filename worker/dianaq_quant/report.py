@@ -40,6 +40,7 @@ class Report:
     layers: list[dict[str, Any]] = field(default_factory=list)
     verification: dict[str, Any] = field(default_factory=dict)
     samples: dict[str, int] = field(default_factory=dict)
+    noise_sweep: list[dict[str, Any]] = field(default_factory=list)
 
     def add_accuracy(self, stage: Stage, split: str, measured: Figures) -> None:
         """The figures of a stage's network on a split."""
@@ -76,6 +77,7 @@ class Report:
             "samples": self.samples,
             "accuracy": self.accuracy,
             "training": self.training,
+            "noise_sweep": self.noise_sweep,
             "layers": self.layers,
             "edits": self.edits,
             "notes": self.notes,

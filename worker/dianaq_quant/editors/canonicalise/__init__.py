@@ -13,9 +13,12 @@ from dianaq_quant.editors.canonicalise.anchor_ceiling import AnchorCeiling
 from dianaq_quant.editors.canonicalise.anchor_input import AnchorInput
 from dianaq_quant.editors.canonicalise.average_pool_to_conv import AveragePoolToConv
 from dianaq_quant.editors.canonicalise.batch_norm_to_conv import BatchNormToConv
+from dianaq_quant.editors.canonicalise.drop_activation import DropActivation
 from dianaq_quant.editors.canonicalise.drop_softmax import DropSoftmax
 from dianaq_quant.editors.canonicalise.fold_shapes import FoldShapes
+from dianaq_quant.editors.canonicalise.fuse_activations import FuseActivations
 from dianaq_quant.editors.canonicalise.in_place import InPlace
+from dianaq_quant.editors.canonicalise.merge_branches import MergeBranches
 from dianaq_quant.editors.canonicalise.modulise_activations import ModuliseActivations
 from dianaq_quant.editors.canonicalise.modulise_additions import ModuliseAdditions
 from dianaq_quant.editors.canonicalise.modulise_batch_norms import ModuliseBatchNorms
@@ -50,6 +53,9 @@ EDITORS: list[Editor] = [
     AbsorbBias(),
     BatchNormToConv(),
     AveragePoolToConv(),
+    DropActivation(),
+    FuseActivations(),
+    MergeBranches(),
     AnchorActivation(),
     AnchorCeiling(),
     AnchorInput(),
