@@ -23,10 +23,10 @@ from dianaq_quant.editors.hardware.plan import plan_scales
 from dianaq_quant.export import export_dory, export_htvm
 from dianaq_quant.export.dory import DoryModel
 from dianaq_quant.export.htvm import HtvmModel
-from dianaq_quant.export.layers import IntegerNetwork, read_layers, run_recording
+from dianaq_quant.export.layers import IntegerNetwork, limits_of_dialects, read_layers, run_recording
 from dianaq_quant.graph import Editor, run_editors
 from dianaq_quant.graph.shapes import record_shapes
-from dianaq_quant.graph.surgery import calls
+from dianaq_quant.graph.surgery import calls, core_of
 from dianaq_quant.importers import import_network, interface_of
 from dianaq_quant.modules.adc import converters, disturb, silence
 from dianaq_quant.modules.exact import ExactAdd, ExactAnalogConv2d, ExactConv2d, ExactLinear, Requantisation
@@ -116,7 +116,8 @@ def fake_quantised(state: State) -> None:
 def hardware_mapped(state: State) -> None:
     """On the chip's two cores, with their integer ranges; step by step to ternary, if the recipe says so."""
     recipe, data = state.spec.recipe, state.loaded
-    observe(state.network, data.calibration, data.normalise)
+    if any(core_of(node) == "analog" for node in state.network.graph.nodes):
+        observe(state.network, data.calibration, data.normalise)  # for the scales of what analog layers read
     for step in recipe.progressive:
         _map(state, step.range)
         _fit(state, "hardware_mapped", recipe.hardware_mapped.model_copy(update={"epochs": step.epochs}))
@@ -170,6 +171,8 @@ def export(state: State) -> None:
         export_dory(state.integer, state.folder / "dory", golden),
     )
     state.report.layers = describe_layers(state.integer, state.scales)
+    for note in limits_of_dialects(state.integer):
+        _note(state, note)
 
 
 def verify_(state: State) -> None:

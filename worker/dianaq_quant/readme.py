@@ -21,7 +21,7 @@ def bundle_readme(report: Report) -> str:
 | `manifest.json` | sha256 of every file, and the job's specification |
 
 ## Accuracy
-{_accuracy(report)}
+{_accuracy(report)}{_noise(report)}
 ## What was verified
 Every layer's output agreed bit for bit on {checked["data_samples"]} data samples and \
 {checked["random_samples"]} random ones in: {", ".join(checked["executions"])}.
@@ -33,7 +33,7 @@ The compilers and the chip were not run.
   a power-of-two requantisation without an addition (its rule `Relu`) raises `NameError`: in
   `Frontend_frameworks/Quantlab/Pattern_rewriter.py`, in `Relu_pattern_rewriter`, the line that assigns
   `output_activation_type` must name `DORY_Relu_node`.
-"""
+{_notes(report)}"""
 
 
 def _accuracy(report: Report) -> str:
@@ -47,6 +47,26 @@ def _accuracy(report: Report) -> str:
         rows.append([entry["stage"], *figures, f"{entry['samples']} ({entry['split']})"])
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     return table + "".join(f"\n{_MEANING[name]}\n" for name in names if name in _MEANING)
+
+
+def _noise(report: Report) -> str:
+    """The noise sweep as a table, if there was one."""
+    if not report.noise_sweep:
+        return ""
+    names = [name for name in FIGURES if name in report.noise_sweep[0]]
+    rows = [["noise (LSB)", *(FIGURES[name] for name in names), "draws"], ["---"] * (len(names) + 2)]
+    for entry in report.noise_sweep:
+        figures = (f"{written(name, entry[name]['mean'])} ± {written(name, entry[name]['std'])}" for name in names)
+        rows.append([f"{entry['gaussian']:g}", *figures, str(entry["draws"])])
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return (
+        "\nWith noise in the analog core's converters (an assumed model: Gaussian, in converter steps), mean and "
+        f"standard deviation over draws:\n\n{table}"
+    )
+
+
+def _notes(report: Report) -> str:
+    return "".join(f"- {note}.\n" for note in report.notes)
 
 
 _MEANING = {

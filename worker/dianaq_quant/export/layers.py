@@ -72,6 +72,25 @@ def read_layers(network: fx.GraphModule) -> IntegerNetwork:
     return IntegerNetwork(network, entrance, entrance_node.meta["shape"], tuple(layers), exit_)
 
 
+def limits_of_dialects(network: IntegerNetwork) -> list[str]:
+    """What an exported network computes that its compilers cannot be told; for the report."""
+    analog = {layer.name: layer.module for layer in network.layers if isinstance(layer.module, IntegerAnalogConv2d)}
+    notes = []
+    if analog:
+        notes.append(
+            "dory/model.onnx selects the analog core by weight_bits = 2, but DORY's front end cannot express the "
+            "converter: its constants are those of the accumulator, and the golden files hold what the chip computes "
+            "with the converter"
+        )
+    tiled = [name for name, module in analog.items() if module.tiles.count > 1]
+    if tiled:
+        notes.append(
+            f"{', '.join(tiled)}: more rows than one analog array has; the files compute the row tiles' partial sums, "
+            "but neither compiler places such a layer on the analog core"
+        )
+    return notes
+
+
 class _Recorder(Interpreter):
     def __init__(self, network: fx.GraphModule) -> None:
         super().__init__(network)

@@ -1,0 +1,207 @@
+"""The library used from Python: modules, zoo networks, one's own editors, and jobs on the analog core."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from dianaq import ZooModel
+from dianaq.errors import DianaqError, InvalidDataset, InvalidSpec
+from dianaq_quant import Editor, Point, Rejection, quantise
+from dianaq_quant.graph.surgery import calls
+from dianaq_quant.zoo import build
+
+
+class Small(nn.Module):
+    """Calls as users write them: one ReLU for all, `+`, view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.inner = nn.Conv2d(8, 8, 3, padding=1)
+        self.act = nn.ReLU()
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.act(self.norm(self.first(x)))
+        z = self.act(self.inner(y) + y)
+        return self.head(F.adaptive_avg_pool2d(z, 1).view(x.size(0), -1))
+
+
+def arrays(samples: int = 64, size: int = 8) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    x = random.integers(0, 256, (samples, size, size, 3)).astype(np.uint8)
+    return {"x_train": x, "y_train": random.integers(0, 4, samples)}
+
+
+def module() -> Small:
+    torch.manual_seed(0)
+    return Small()
+
+
+def test_a_module_is_quantised_and_left_as_it_was(tmp_path: Path) -> None:
+    network = module()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    result = quantise(network, arrays(), tmp_path / "out", input_shape=(3, 8, 8))
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert (tmp_path / "out" / "htvm" / "model.onnx").is_file()
+    assert result.report["verification"]["data_samples"] > 0
+    x = torch.rand(2, 3, 8, 8)
+    assert torch.equal(result.exact(x), result.integer(x))
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "htvm" / "model.onnx"))
+    for sample in x:
+        assert np.array_equal(
+            session.run(None, {"input": sample[None].numpy()})[0], result.exact(sample[None]).detach()
+        )
+
+
+def test_without_input_shape_samples_are_the_input(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(0, 1, (40, 6)).astype(np.float32)
+    result = quantise(nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)), {"x_train": x}, tmp_path / "out")
+    assert result.report["layers"][0]["shape"] == [6]
+
+
+def test_a_module_that_does_not_fit_the_data_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidDataset, match="label"):
+        quantise(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), arrays(), tmp_path / "out", input_shape=(3, 8, 8))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_zoo_network_takes_its_weights_from_a_file(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    network = build("resnet8", input_shape=(3, 8, 8), classes=4, width=0.5)
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    zoo = ZooModel(architecture="resnet8", input_shape=(3, 8, 8), classes=4, width=0.5, weights="weights.pt")
+    made = quantise(network, arrays(), tmp_path / "module", input_shape=(3, 8, 8))
+    loaded = quantise(zoo, arrays(), tmp_path / "zoo", weights=tmp_path / "weights.pt")
+    files = [folder / "htvm" / "model.onnx" for folder in (made.folder, loaded.folder)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_zoo_network_without_weights_is_trained_from_its_seed(tmp_path: Path) -> None:
+    zoo = ZooModel(architecture="lenet5", input_shape=(3, 16, 16), classes=4)
+    results = [
+        quantise(zoo, arrays(size=16), tmp_path / name, recipe={"float": {"epochs": 1}, "seed": seed})
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    ]
+    bytes_ = [(r.folder / "htvm" / "model.onnx").read_bytes() for r in results]
+    assert bytes_[0] == bytes_[1] != bytes_[2]
+    with pytest.raises(InvalidSpec, match=r"recipe\.float\.epochs"):
+        quantise(zoo, arrays(size=16), tmp_path / "d")
+
+
+class Halve(Editor):
+    """`f(x) -> f(x) / 2` for the first layer: a user's own editor."""
+
+    def find(self, network: fx.GraphModule) -> Iterator[Point | Rejection]:
+        first, *others = calls(network, nn.Conv2d)
+        yield Point((first[0],), "halved")
+        for node, _ in others:
+            yield Rejection(node, "not the first")
+
+    def apply(self, network: fx.GraphModule, point: Point) -> None:
+        layer = network.get_submodule(str(point.nodes[0].target))
+        assert isinstance(layer, nn.Conv2d)
+        with torch.no_grad():
+            layer.weight.mul_(0.5)
+
+
+def test_a_users_own_editor_runs_before_its_stage_and_is_reported(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))
+    result = quantise(network, arrays(), tmp_path / "out", input_shape=(3, 8, 8), editors={"canonicalise": [Halve()]})
+    own = [(e["stage"], e["note"], e["applied"]) for e in result.report["edits"] if e["editor"] == "Halve"]
+    assert own == [("canonicalise", "halved", True)]
+    plain = quantise(network, arrays(), tmp_path / "plain", input_shape=(3, 8, 8))
+    x = torch.rand(4, 3, 8, 8)
+    assert not torch.equal(plain.exact(x), result.exact(x))
+
+
+ANALOG = {"default": "analog", "ends": "analog"}
+
+
+def test_a_mixed_job_reports_its_cores_and_what_dory_cannot_express(tmp_path: Path) -> None:
+    result = quantise(
+        module(), arrays(), tmp_path / "out", input_shape=(3, 8, 8), mapping=ANALOG, target={"batch_norm_bits": 16}
+    )
+    layers = {layer["name"]: layer for layer in result.report["layers"]}
+    assert [layers[name]["core"] for name in ("first", "inner", "head")] == ["analog", "analog", "digital"]
+    assert layers["first"]["weight_range"] == [-1, 1]
+    assert layers["first"]["adc_gain"] >= 1
+    assert any("cannot express the converter" in note for note in result.report["notes"])
+    assert "cannot express the converter" in (tmp_path / "out" / "README.md").read_text()
+    assert (
+        "dory/model.onnx (attributes stripped, converters of analog layers added)"
+        in (result.report["verification"]["executions"])
+    )
+    dory = onnx.load(str(tmp_path / "out" / "dory" / "model.onnx"))
+    bits = [a.i for n in dory.graph.node if n.op_type == "Conv" for a in n.attribute if a.name == "weight_bits"]
+    assert bits == [2, 2]
+
+
+def test_weights_become_ternary_step_by_step(tmp_path: Path) -> None:
+    steps = [{"range": {"bitwidth": bits, "signed": True}, "epochs": 1} for bits in (8, 4)]
+    training = {"epochs": 1, "learning_rate": 0.01, "batch_size": 16}
+    seen: list[tuple[str, int | None]] = []
+    result = quantise(
+        module(),
+        arrays(),
+        tmp_path / "out",
+        input_shape=(3, 8, 8),
+        mapping=ANALOG,
+        recipe={"progressive": steps, "hardware_mapped": training},
+        emit=lambda body: seen.append((body.stage, body.epoch)) if body.type == "metrics" and body.epoch else None,
+    )
+    assert seen == [("hardware_mapped", 1)] * 3
+    notes = [e["note"] for e in result.report["edits"] if e["editor"] == "MapAnalog" and e["node"] == "inner"]
+    ranges = [note.split("weights in ")[1].split("]")[0] + "]" for note in notes]
+    assert ranges == ["[-128, 127]", "[-8, 7]", "[-1, 1]"]
+    assert {layer["name"]: layer for layer in result.report["layers"]}["inner"]["weight_range"] == [-1, 1]
+
+
+def test_the_noise_sweep_is_reported_and_leaves_the_network_silent(tmp_path: Path) -> None:
+    options = {"input_shape": (3, 8, 8), "mapping": ANALOG}
+    sweep = {"gaussian": [0, 4], "draws": 3}
+    noisy = quantise(module(), arrays(), tmp_path / "a", recipe={"noise_sweep": sweep}, **options)
+    plain = quantise(module(), arrays(), tmp_path / "b", **options)
+    none, much = noisy.report["noise_sweep"]
+    measured = next(a for a in noisy.report["accuracy"] if a["stage"] == "hardware_exact")
+    assert (none["gaussian"], none["draws"], none["top1"]["std"]) == (0, 1, 0)
+    assert none["top1"]["mean"] == measured["top1"]
+    assert (much["draws"], much["loss"]["std"] > 0) == (3, True)
+    assert much["loss"]["mean"] != measured["loss"]
+    files = [r.folder / "htvm" / "model.onnx" for r in (noisy, plain)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert "| 4 |" in (tmp_path / "a" / "README.md").read_text()
+
+
+def test_training_with_noise_differs_and_is_seeded(tmp_path: Path) -> None:
+    training = {"epochs": 1, "learning_rate": 0.01, "batch_size": 16}
+    recipes = [{"hardware_mapped": training, "noise": {"gaussian": sigma, "column_gain": sigma}} for sigma in (0, 1, 1)]
+    results = [
+        quantise(module(), arrays(), tmp_path / str(i), input_shape=(3, 8, 8), mapping=ANALOG, recipe=recipe)
+        for i, recipe in enumerate(recipes)
+    ]
+    bytes_ = [(r.folder / "htvm" / "model.onnx").read_bytes() for r in results]
+    assert bytes_[0] != bytes_[1] == bytes_[2]
+
+
+def test_zero_epochs_everywhere_is_legal_on_both_cores(tmp_path: Path) -> None:
+    for mapping in ({}, ANALOG):
+        out = tmp_path / str(len(mapping))
+        result = quantise(module(), {"x_train": arrays()["x_train"]}, out, input_shape=(3, 8, 8), mapping=mapping)
+        assert result.report["accuracy"] == []
+
+
+def test_an_impossible_mapping_names_the_layer(tmp_path: Path) -> None:
+    with pytest.raises(DianaqError, match=r"'head'.*convolutions only") as caught:
+        quantise(module(), arrays(), tmp_path / "out", input_shape=(3, 8, 8), mapping={"layers": {"head": "analog"}})
+    assert caught.value.param == "mapping.layers.head"
