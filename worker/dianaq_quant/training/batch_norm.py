@@ -8,8 +8,8 @@ from torch import fx, nn
 from dianaq_quant.training.data import Data, batches
 
 REESTIMATION_SAMPLES = 2000
-"""Training samples from which statistics are taken, 8 batches: a channel's mean over 2000 maps is known to a few percent
-of its deviation even where only one value of each map counts, at the cost of a hundredth of an epoch of CIFAR-10."""
+"""Training samples from which statistics are taken, 8 batches: a channel's mean over 2000 maps is known to a few
+percent of its deviation even where only one value of each map counts, at a hundredth of an epoch of CIFAR-10."""
 
 
 def reestimate_batch_norm(network: fx.GraphModule, data: Data) -> None:
