@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 from torch import fx, nn
 
-from dianaq.errors import InvalidSpec, JobCancelled
-from dianaq.events import ITERATIONS, EventBody, Iteration, LogBody, MetricsBody, Stage, StageBody
+from dianaq.errors import JobCancelled
+from dianaq.events import EventBody, Iteration, LogBody, MetricsBody, Stage, StageBody
 from dianaq.inspection import check_interface, inspect_dataset
 from dianaq.ranges import QRange
 from dianaq.spec import JobSpec, Training
-from dianaq_quant.bundle import new_bundle
+from dianaq_quant.bundle import new_bundle, sha256
+from dianaq_quant.checkpoint import Checkpoint, load, save
 from dianaq_quant.editors import canonicalise, fake_quantise, hardware, integerise
 from dianaq_quant.editors.hardware.plan import plan_scales
 from dianaq_quant.export import export_dory, export_htvm
@@ -32,6 +33,7 @@ from dianaq_quant.modules.adc import converters, disturb, silence
 from dianaq_quant.modules.exact import ExactAdd, ExactAnalogConv2d, ExactConv2d, ExactLinear, Requantisation
 from dianaq_quant.readme import bundle_readme
 from dianaq_quant.report import Report, describe_layers
+from dianaq_quant.starting import check_start, origin_of
 from dianaq_quant.targets.diana import TERNARY
 from dianaq_quant.training.calibrate import calibrate, correct_biases, observe
 from dianaq_quant.training.calibrate_analog import calibrate_analog
@@ -60,6 +62,7 @@ class State:
     input_shape: tuple[int, ...]
     data: Data | None = None
     teacher: fx.GraphModule | None = None
+    start: Checkpoint | None = None
     integer: IntegerNetwork | None = None
     scales: dict[str, float | Requantisation] | None = None
     files: tuple[HtvmModel, DoryModel] | None = None
@@ -83,7 +86,12 @@ def import_(state: State) -> None:
     state.network, state.input_shape = imported.graph, imported.input_shape
     for note in imported.notes:
         _note(state, note)
-    state.data = load_data(state.dataset_path, spec, state.input_shape)
+    _load(state)
+
+
+def _load(state: State) -> None:
+    """Load the dataset for the network's input."""
+    state.data = load_data(state.dataset_path, state.spec, state.input_shape)
     splits = {"train": state.data.train, "val": state.data.val, "test": state.data.test}
     state.report.samples = {name: len(split) for name, split in splits.items() if split is not None}
     state.report.samples["calibration"] = len(state.data.calibration)
@@ -100,8 +108,7 @@ def canonicalise_(state: State) -> None:
 def float_(state: State) -> None:
     """The float network, trained if the recipe says so."""
     _train(state, "float")
-    if any(state.spec.recipe.training(i).distillation for i in ITERATIONS):
-        state.teacher = copy.deepcopy(state.network).requires_grad_(False)
+    state.teacher = copy.deepcopy(state.network).requires_grad_(False)
 
 
 def fake_quantised(state: State) -> None:
@@ -223,7 +230,7 @@ def run(
         out_dir: the bundle's folder; must not exist, or be empty.
         emit: receives what happens, in order.
         should_stop: polled between steps; true ends the job.
-        start_from: the checkpoint that `spec.start_from` names.
+        start_from: the checkpoint that `spec.start_from` names; the stages up to its iteration are left out.
         module, input_shape: a network made in Python, in place of the file, and the shape of one sample of its input.
         editors: a user's own, which run before the stage's.
 
@@ -234,8 +241,6 @@ def run(
         DianaqError: says what is wrong with the input, or which layer cannot be brought onto the chip.
         JobCancelled: `should_stop` turned true.
     """
-    if start_from is not None:
-        raise InvalidSpec("jobs can be run only from their beginning", param="start_from")
     torch.manual_seed(spec.recipe.seed)
     report = Report(spec)
     with new_bundle(out_dir, spec) as folder:
@@ -244,7 +249,7 @@ def run(
         state = State(
             spec, model_path, module, dataset_path, folder, emit, should_stop, report, empty, own, input_shape
         )
-        for name, stage in STAGES:
+        for name, stage in STAGES if start_from is None else _start(state, start_from):
             if should_stop():
                 raise JobCancelled(f"cancelled before {name}")
             emit(StageBody(stage=name, status="started"))
@@ -256,6 +261,24 @@ def run(
         (folder / "report.json").write_text(json.dumps(report.as_json(), indent=2) + "\n")
         (folder / "README.md").write_text(bundle_readme(report))
     return state
+
+
+def _start(state: State, path: Path) -> list[tuple[Stage, Callable[[State], None]]]:
+    """Take a checkpoint's network up; the stages that are left.
+
+    Cores are chosen between `float` and `fake_quantised`: a float network goes to those of this job.
+    """
+    start = load(path)
+    for note in check_start(start, state.spec, state.model_path, inspect_dataset(state.dataset_path)):
+        _note(state, note)
+    state.start, state.network, state.teacher = start, start.network, start.teacher
+    state.input_shape = start.origin.input_shape
+    state.report.started_from = {"iteration": start.iteration, "sha256": sha256(path), "versions": start.versions}
+    _load(state)
+    if start.iteration == "float":
+        _edit(state, "canonicalise", hardware.assignment(state.spec.mapping))
+        state.teacher = copy.deepcopy(state.network).requires_grad_(False)
+    return STAGES[[name for name, _ in STAGES].index(start.iteration) + 1 :]
 
 
 def _edit(state: State, stage: Stage, editors: list[Editor]) -> None:
@@ -275,9 +298,12 @@ def _map(state: State, analog_weights: QRange) -> None:
 
 
 def _train(state: State, iteration: Iteration) -> None:
-    """Train an iteration as the recipe says, then measure it."""
+    """Train an iteration as the recipe says, then measure it and keep its network."""
     _fit(state, iteration, state.spec.recipe.training(iteration))
     _measure(state, iteration)
+    origin = origin_of(state.spec, state.input_shape, state.model_path, state.start)
+    path = state.folder / "checkpoints" / f"{iteration}.pt"
+    save(state.network, path, iteration=iteration, origin=origin, teacher=state.teacher)
 
 
 def _fit(state: State, iteration: Iteration, settings: Training) -> None:

@@ -17,6 +17,7 @@ def bundle_readme(report: Report) -> str:
 | `htvm/input.npy`, `htvm/output.npy` | one input and the network's output for it |
 | `dory/model.onnx`, `dory/dory.json` | the network for DORY (Quantlab front end), and its configuration |
 | `dory/input.txt`, `dory/out_layer*.txt` | the same sample as integers, and every layer's output |
+| `checkpoints/<iteration>.pt` | the network after each iteration of this job; another job can start from one |
 | `report.json` | accuracies, layers, scales, edits, versions, timings |
 | `manifest.json` | sha256 of every file, and the job's specification |
 

@@ -41,6 +41,8 @@ class Report:
     verification: dict[str, Any] = field(default_factory=dict)
     samples: dict[str, int] = field(default_factory=dict)
     noise_sweep: list[dict[str, Any]] = field(default_factory=list)
+    started_from: dict[str, Any] | None = None
+    """The checkpoint that the job started from: its iteration, its file's sha256, the versions that wrote it."""
 
     def add_accuracy(self, stage: Stage, split: str, measured: Figures) -> None:
         """The figures of a stage's network on a split."""
@@ -72,6 +74,7 @@ class Report:
                 "onnxruntime": onnxruntime.__version__,
                 "numpy": np.__version__,
             },
+            "started_from": self.started_from,
             "device": "cpu",
             "threads": torch.get_num_threads(),
             "samples": self.samples,

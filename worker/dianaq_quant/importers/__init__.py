@@ -6,8 +6,16 @@ From outside: `import_network` for a job's, else `import_onnx`, `import_module`,
 
 from dianaq_quant.importers.network import Network
 from dianaq_quant.importers.onnx import import_onnx
-from dianaq_quant.importers.source import import_network, interface_of
+from dianaq_quant.importers.source import graph_interface, import_network, interface_of
 from dianaq_quant.importers.trace import import_module
 from dianaq_quant.importers.weights import load_weights
 
-__all__ = ["Network", "import_module", "import_network", "import_onnx", "interface_of", "load_weights"]
+__all__ = [
+    "Network",
+    "graph_interface",
+    "import_module",
+    "import_network",
+    "import_onnx",
+    "interface_of",
+    "load_weights",
+]

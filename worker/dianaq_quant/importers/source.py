@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from dianaq.errors import InvalidSpec
 from dianaq.inspection import inspect_upload
@@ -59,10 +59,13 @@ def interface_of(spec: JobSpec, path: Path | None, network: Network | None) -> I
             raise InvalidSpec("the job's network is a file, but none is given", param="model")
         return interface(spec, None if path is None else inspect_upload(path))
     record_shapes(network.graph, network.input_shape)
-    output = output_node(network.graph).meta["shape"]
-    layers = tuple(layer_of(node) for node, _ in calls(network.graph, nn.Conv2d, nn.Linear))
+    return graph_interface(network.graph, network.input_shape)
+
+
+def graph_interface(graph: fx.GraphModule, input_shape: tuple[int, ...]) -> Interface:
+    """What a graph takes and gives; its shapes must have been recorded."""
     return Interface(
-        TensorInfo(name=network.input_name, shape=network.input_shape),
-        TensorInfo(name=network.output_name, shape=output),
-        layers,
+        TensorInfo(name="input", shape=input_shape),
+        TensorInfo(name="output", shape=output_node(graph).meta["shape"]),
+        tuple(layer_of(node) for node, _ in calls(graph, nn.Conv2d, nn.Linear)),
     )

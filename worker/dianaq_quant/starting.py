@@ -1,0 +1,93 @@
+"""What a checkpoint says of its origin, and whether a job can start from one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dianaq.cores import CoreMapping
+from dianaq.errors import InvalidSpec
+from dianaq.inspection import check_interface
+from dianaq.quantisers import Quantisers
+from dianaq.resources import DatasetInfo
+from dianaq.spec import JobSpec
+from dianaq_quant.bundle import sha256
+from dianaq_quant.checkpoint import Checkpoint, Origin
+from dianaq_quant.importers import graph_interface
+
+
+def origin_of(
+    spec: JobSpec, input_shape: tuple[int, ...], model_path: Path | None, start: Checkpoint | None = None
+) -> Origin:
+    """The origin of a job's checkpoints; what was settled before the checkpoint that it starts from stays as it was."""
+    origin = Origin(
+        input_shape=input_shape,
+        task=spec.task,
+        preprocessing=spec.preprocessing,
+        mapping=spec.mapping,
+        quantisers=_plain(spec.recipe.quantisers),
+        seed=spec.recipe.seed,
+        model=spec.model_dump(mode="json", by_alias=True)["model"],
+        model_sha256=None if model_path is None else sha256(model_path),
+    )
+    if start is None:
+        return origin
+    kept = ["model", "model_sha256"] if start.iteration == "float" else ["model", "model_sha256", *_SETTLED]
+    return origin.model_copy(update={name: getattr(start.origin, name) for name in kept})
+
+
+def check_start(start: Checkpoint, spec: JobSpec, model_path: Path | None, dataset: DatasetInfo) -> list[str]:
+    """Refuse a job that cannot start from a checkpoint; give what its reader should know.
+
+    Raises:
+        InvalidSpec: another task or model file than the checkpoint's, or cores or quantisers that it has settled.
+        InvalidDataset: the dataset does not fit its network, or as `check_fit` says.
+    """
+    origin = start.origin
+    if spec.task != origin.task:
+        raise InvalidSpec(f"the checkpoint is of a {origin.task} network, the job's task is {spec.task}", param="task")
+    if model_path is not None and (digest := sha256(model_path)) != origin.model_sha256:
+        made = "without a model file" if origin.model_sha256 is None else f"from one with sha256 {origin.model_sha256}"
+        raise InvalidSpec(
+            f"the job's model file has the sha256 {digest}, but the checkpoint was made {made}; "
+            "start from it with the same model",
+            param="model",
+        )
+    check_interface(spec, graph_interface(start.teacher, origin.input_shape), dataset)
+    notes = [f"started from the network after {start.iteration}; the stages before were left out"]
+    if spec.preprocessing != origin.preprocessing:
+        notes.append(
+            f"the preprocessing is {_brief(spec.preprocessing.model_dump())}, but the network was made with "
+            f"{_brief(origin.preprocessing.model_dump())}"
+        )
+    for name in _SETTLED if start.iteration != "float" else ():
+        notes += _check_settled(name, start, spec)
+    return notes
+
+
+_SETTLED = {"mapping": "mapping", "quantisers": "recipe.quantisers"}
+"""Parts of a job that the iteration `fake_quantised` settles, and their names in its specification."""
+
+
+def _check_settled(name: str, start: Checkpoint, spec: JobSpec) -> list[str]:
+    """A part that was settled may be left out of the job, or be repeated."""
+    if name == "mapping":
+        asked, default, kept = _plain(spec.mapping), _plain(CoreMapping()), _plain(start.origin.mapping)
+    else:
+        asked, default, kept = _plain(spec.recipe.quantisers), _plain(Quantisers()), start.origin.quantisers
+    if asked not in (default, kept):
+        raise InvalidSpec(
+            f"{_SETTLED[name]} differs from that of the checkpoint after {start.iteration}, which is settled: "
+            f"{_brief(kept)}; leave it out, or start from an earlier iteration (cores and quantisers can be chosen "
+            "anew after float)",
+            param=_SETTLED[name],
+        )
+    return [] if asked == kept else [f"{_SETTLED[name]} is that of the checkpoint: {_brief(kept)}"]
+
+
+def _plain(settings: CoreMapping | Quantisers) -> dict[str, Any]:
+    return settings.model_dump(mode="json")
+
+
+def _brief(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items())[:400]
