@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow check bench bench-accuracy clean
+.PHONY: install demo test test-slow check bench bench-accuracy bench-accuracy-long clean
 
 install: .venv/.installed
 
@@ -32,6 +32,10 @@ bench: install
 
 bench-accuracy: install
 	$(BIN)/python benchmarks/accuracy.py
+
+# Trains for hours on two cores.
+bench-accuracy-long: install
+	$(BIN)/python benchmarks/accuracy.py --long
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis demo-out

@@ -1,31 +1,31 @@
-"""`make bench-accuracy`: what the presets reach on real data.
+"""`make bench-accuracy`: what jobs reach on real data; `make bench-accuracy-long` those that train for hours.
 
-Reads `../shared/data` (or `$DIANAQ_SHARED_DATA`): CIFAR-10, Speech Commands, noisy MNIST and trained networks; the
-demo's digits come with scikit-learn. Every figure is that of the exported integer network, by the same pipeline as a
-job's.
+Reads CIFAR-10, Speech Commands, noisy MNIST and trained networks (see `data.py`); the demo's digits come with
+scikit-learn. Every figure is that of the exported integer network, by the same pipeline as a job's.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import yaml
+from data import DATA, cifar10, cifar10_96, network, noisy_mnist, speech_commands
 from results import ROOT, record, table
 
 from dianaq.events import EventBody, MetricsBody
 from dianaq.figures import FIGURES, written
-from dianaq.spec import JobSpec, Preprocessing, TaskName
+from dianaq.spec import JobSpec, checkpoint_of, merge
 from dianaq_quant.pipeline import run
 
 sys.path.insert(0, str(ROOT / "examples"))
-DATA = Path(os.environ.get("DIANAQ_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
 
 @dataclass(frozen=True)
@@ -59,128 +59,126 @@ class Floor:
 
 @dataclass(frozen=True)
 class Case:
-    """A network, its data, and what its integer network has to reach, by preset."""
+    """A job, and what its integer network has to reach.
 
-    name: str
+    `spec` is the job's specification without model and dataset; `after` names a case of the same network whose bundle
+    it starts from, by `start_from`'s iteration.
+    """
+
+    network: str
+    job: str
     model: Path
-    dataset: Path
-    preprocessing: Preprocessing
-    recipes: dict[str, dict[str, object]]
-    limits: dict[str, Drop | Floor]
-    task: TaskName = "classification"
+    dataset: Callable[[Path], Path]
+    spec: Mapping[str, Any]
+    limit: Drop | Floor | None
     metric: str = "top1"
     """The figure (see `dianaq.figures`) that is shown and limited; larger is better."""
+    after: tuple[str, str] | None = None
 
 
-def cifar10(folder: Path) -> Path:
-    """CIFAR-10 as a job takes it: the training set, and the first 2,000 test images."""
-    train, test = np.load(DATA / "cifar10_train.npz"), np.load(DATA / "cifar10_test_2k.npz")
-    path = folder / "cifar10.npz"
-    np.savez(path, x_train=train["x"], y_train=train["y"], x_test=test["x"], y_test=test["y"])
-    return path
+NORMALISED = {"preprocessing": {"mean": [0.5], "std": [0.5]}}
+
+# Flips and crops leave a CIFAR-10 image in its class: what its owner knows of the data, and a preset cannot.
+AUGMENTED = {"augmentation": "flip_crop"}
+PTQ = {**NORMALISED, "recipe": {"preset": "ptq"}}
+QAT = {**NORMALISED, "recipe": {"preset": "qat", "hardware_mapped": AUGMENTED, "hardware_exact": AUGMENTED}}
 
 
-def speech_commands(folder: Path) -> Path:
-    """The official test set is all there is: the first 2,000 are measured, the last 512 calibrate, without labels.
-
-    The file is sorted by class: five of the twelve are measured, two others calibrate. See `speech_commands_mixed`.
-    """
-    stored = np.load(DATA / "speech_commands_mfcc.npz")
-    path = folder / "speech_commands.npz"
-    np.savez(path, x_train=stored["x"][-512:], x_test=stored["x"][:2000], y_test=stored["y"][:2000])
-    return path
-
-
-def speech_commands_mixed(folder: Path) -> Path:
-    """The same in random order, all classes in both parts: the last 512 calibrate, all others (4,378) are measured."""
-    stored = np.load(DATA / "speech_commands_mfcc.npz")
-    order = np.random.default_rng(0).permutation(len(stored["y"]))
-    x, y = stored["x"][order], stored["y"][order]
-    path = folder / "speech_commands_mixed.npz"
-    np.savez(path, x_train=x[-512:], x_test=x[:-512], y_test=y[:-512])
-    return path
-
-
-def noisy_mnist(folder: Path) -> Path:
-    """Label 1 marks anomalies. The first 8,976 are measured; of the last 1,024, the normal ones calibrate."""
-    stored = np.load(DATA / "anomaly_mnist_val.npz")
-    x, y = stored["x"], stored["y"]
-    path = folder / "noisy_mnist.npz"
-    np.savez(path, x_train=x[-1024:], y_train=y[-1024:], x_test=x[:-1024], y_test=y[:-1024])
-    return path
-
-
-def cases(folder: Path) -> list[Case]:
-    """What is measured."""
+def cases() -> list[Case]:
+    """What `make bench-accuracy` measures."""
     from demo import MEAN, RECIPE, STD
     from digits import write_files
 
-    cifar, normalised = cifar10(folder), Preprocessing(mean=(0.5,), std=(0.5,))
-    # Flips and crops leave a CIFAR-10 image in its class: what its owner knows of the data, and a preset cannot.
-    augmented = {"augmentation": "flip_crop"}
-    presets: dict[str, dict[str, object]] = {
-        "ptq": {"preset": "ptq"},
-        "qat": {"preset": "qat", "hardware_mapped": augmented, "hardware_exact": augmented},
-    }
-    found = [
-        Case(
-            name,
-            DATA / "models" / f"diana_{name}.onnx",
-            cifar,
-            normalised,
-            presets,
-            {"ptq": Drop(0.6), "qat": Drop(qat)},
-        )
-        for name, qat in (("resnet8", 0.2), ("resnet20", 0.3))
-    ]
+    found = []
+    for name, qat in (("resnet8", 0.2), ("resnet20", 0.3)):
+        found += [
+            Case(name, "ptq", network(name), cifar10, PTQ, Drop(0.4)),
+            Case(name, "qat", network(name), cifar10, QAT, Drop(qat)),
+        ]
     # There are no training data for these.
-    dscnn, dae = (DATA / "models" / f"diana_{name}.onnx" for name in ("dscnn", "dae"))
-    ptq = {"ptq": presets["ptq"]}
+    plain, reconstruction = {"recipe": {"preset": "ptq"}}, {**PTQ, "task": "reconstruction"}
     found += [
-        Case("dscnn", dscnn, speech_commands(folder), Preprocessing(), ptq, {"ptq": Drop(0.2)}),
-        Case("dscnn_mixed", dscnn, speech_commands_mixed(folder), Preprocessing(), ptq, {"ptq": Drop(0.2)}),
-        Case("dae", dae, noisy_mnist(folder), normalised, ptq, {"ptq": Floor(0.955)}, "reconstruction", "auc"),
+        Case("mobilenetv1", "ptq", network("mobilenetv1"), cifar10_96, PTQ, Drop(0.5)),
+        Case("dscnn", "ptq", network("dscnn"), speech_commands, plain, Drop(0.2)),
+        Case("dae", "ptq", network("dae"), noisy_mnist, reconstruction, Floor(0.955), metric="auc"),
     ]
     # The float epochs of the demo's own job come first; then the chip's network, as trained and not.
+    folder = Path(tempfile.mkdtemp())
     model, dataset = write_files(folder)
     whole = RECIPE.model_dump(mode="json", by_alias=True)
     untrained = {i: {**whole[i], "epochs": 0} for i in ("fake_quantised", "hardware_mapped", "hardware_exact")}
-    recipes = {"ptq": {**whole, **untrained}, "qat": whole}
-    preprocessing = Preprocessing(mean=(MEAN,), std=(STD,))
-    found.append(Case("digits", model, dataset, preprocessing, recipes, {"ptq": Drop(1.5), "qat": Drop(0.5)}))
+    for job, recipe, limit in (("ptq", {**whole, **untrained}, 1.5), ("qat", whole, 0.5)):
+        spec = {"preprocessing": {"mean": [MEAN], "std": [STD]}, "recipe": recipe}
+        found.append(Case("digits", job, model, lambda _: dataset, spec, Drop(limit)))
     return found
 
 
-def measure(case: Case, preset: str, folder: Path) -> list[str]:
-    """Run one job; a row of the table."""
-    spec = JobSpec(
-        model=case.name,
-        dataset="-",
-        task=case.task,
-        preprocessing=case.preprocessing,
-        recipe=case.recipes[preset],
-    )
-    out = folder / f"{case.name}-{preset}"
-    start = time.monotonic()
-    run(spec, model_path=case.model, dataset_path=case.dataset, out_dir=out, emit=_tell)
-    seconds = time.monotonic() - start
+def long_cases() -> list[Case]:
+    """What `make bench-accuracy-long` measures: networks on both cores, and as good as float on the digital one."""
+    mixed = merge(NORMALISED, yaml.safe_load((ROOT / "examples" / "mixed.yaml").read_text()))
+    # Two epochs more, now with the noise of the middle of the sweep.
+    noisy = {"epochs": 2, "learning_rate": 0.0002}
+    started = {"hardware_mapped": {"epochs": 0}, "hardware_exact": noisy, "noise": {"gaussian": 0.5}}
+    # The float network was trained without crops, and has something to gain from them.
+    training = {**AUGMENTED, "epochs": 8, "learning_rate": 0.05, "distillation": 0.0}
+    longer = merge(QAT, {"recipe": {"hardware_mapped": training}})
+    return [
+        Case("resnet8", "mixed", network("resnet8"), cifar10, mixed, Drop(2.0)),
+        Case("resnet20", "mixed", network("resnet20"), cifar10, mixed, Floor(88.5)),
+        Case(
+            "resnet20",
+            "mixed, noisy",
+            network("resnet20"),
+            cifar10,
+            merge(mixed, {"recipe": started}),
+            None,
+            after=("mixed", "hardware_mapped"),
+        ),
+        Case("resnet20", "qat, longer", network("resnet20"), cifar10, longer, Drop(0.0)),
+    ]
+
+
+def measure(case: Case, folder: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """Run one job; its row of the table, and its noise sweep if it has one."""
+    data = folder / case.dataset.__name__
+    data.mkdir(exist_ok=True)
+    dataset = next(data.glob("*.npz"), None) or case.dataset(data)
+    out, start = _bundle(folder, case.network, case.job), None
+    spec = {**case.spec, "model": case.network, "dataset": "-"}
+    if case.after is not None:
+        parent = _bundle(folder, case.network, case.after[0])
+        spec["start_from"] = f"{parent}/{case.after[1]}"
+    job = JobSpec.model_validate(spec)
+    if job.start is not None:
+        start = Path(job.start[0]) / checkpoint_of(job.start[1])
+    began = time.monotonic()
+    run(job, model_path=case.model, dataset_path=dataset, out_dir=out, emit=_tell, start_from=start)
+    seconds = time.monotonic() - began
     report = json.loads((out / "report.json").read_text())
     found = {entry["stage"]: entry[case.metric] for entry in report["accuracy"]}
-    samples = report["accuracy"][-1]["samples"]
+    for stage in ("float", "fake_quantised", "hardware_mapped"):
+        found.setdefault(stage, None)  # before the iteration that the job started from
     unit, digits = (100, 2) if case.metric in ("top1", "top5") else (1, 4)
-    drop = unit * (found["float"] - found["integerise"])
-    limit = case.limits[preset]
-    verdict = "met" if limit.met(drop, unit * found["integerise"]) else "MISSED"
-    return [
-        case.name,
-        preset,
+    drop = None if found["float"] is None else unit * (found["float"] - found["integerise"])
+    verdict = "-"
+    if case.limit is not None:
+        met = case.limit.met(0.0 if drop is None else drop, unit * found["integerise"])
+        verdict = f"{case.limit} {'met' if met else 'MISSED'}"
+    row = [
+        case.network,
+        case.job,
         FIGURES[case.metric],
         *(written(case.metric, found[s]) for s in ("float", "fake_quantised", "hardware_mapped", "integerise")),
-        f"{drop:+.{digits}f}",
-        f"{limit} {verdict}",
-        f"{samples}",
+        "-" if drop is None else f"{drop:+.{digits}f}",
+        verdict,
+        f"{report['accuracy'][-1]['samples']}",
         f"{seconds:.0f} s",
     ]
+    return row, report["noise_sweep"]
+
+
+def _bundle(folder: Path, name: str, job: str) -> Path:
+    return folder / f"{name}-{job.replace(', ', '-')}"
 
 
 def _tell(body: EventBody) -> None:
@@ -188,30 +186,41 @@ def _tell(body: EventBody) -> None:
         print(f"  {body.stage:16} {body.epoch or '':3} {body.values}", flush=True)
 
 
+def _sweep_row(case: Case, sweep: list[dict[str, Any]]) -> list[str]:
+    cells = [f"{100 * e[case.metric]['mean']:.2f} ± {100 * e[case.metric]['std']:.2f}" for e in sweep]
+    return [case.network, case.job, *cells]
+
+
 def main() -> int:
     """Measure, print and record; 1 if a limit was missed."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--long", action="store_true", help="the jobs that train for hours")
     parser.add_argument("--only", nargs="+", metavar="NETWORK", help="measure these, and record nothing")
-    parser.add_argument("--presets", nargs="+", default=["ptq", "qat"])
+    parser.add_argument("--jobs", nargs="+", metavar="JOB", help="of these, only such jobs")
     args = parser.parse_args()
     if not DATA.is_dir():
         print(f"no real data at {DATA}; set DIANAQ_SHARED_DATA", file=sys.stderr)
         return 1
-    rows = []
+    rows, sweeps, levels = [], [], []
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        for case in cases(folder):
-            for preset in args.presets:
-                if preset in case.recipes and (not args.only or case.name in args.only):
-                    print(f"{case.name} {preset}", flush=True)
-                    rows.append(measure(case, preset, folder))
+        for case in long_cases() if args.long else cases():
+            if (args.only and case.network not in args.only) or (args.jobs and case.job not in args.jobs):
+                continue
+            print(f"{case.network} {case.job}", flush=True)
+            row, sweep = measure(case, Path(temporary))
+            rows.append(row)
+            if sweep:
+                levels = [f"{e['gaussian']:g} LSB" for e in sweep]
+                sweeps.append(_sweep_row(case, sweep))
     stages = ["float", "fake-quantised", "mapped", "integer"]
-    header = ["network", "preset", "figure", *stages, "drop", "limit", "samples", "job"]
-    text = table(header, rows)
+    text = table(["network", "job", "figure", *stages, "drop", "limit", "samples", "took"], rows)
+    if sweeps:
+        text += "\n\nAccuracy in % under Gaussian noise in the converters, mean and standard deviation of 10 draws:\n\n"
+        text += table(["network", "job", *levels], sweeps)
     print(text)
-    if not args.only:
+    if not args.only and not args.jobs:
         how = "One job each, seed 0; accuracy is top-1; `drop` is float minus integer, of accuracies in points."
-        record("Accuracy", f"{how}\n\n{text}")
+        record("Accuracy, long" if args.long else "Accuracy", f"{how}\n\n{text}")
     return int(any("MISSED" in cell for row in rows for cell in row))
 
 

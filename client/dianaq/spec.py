@@ -98,6 +98,10 @@ class PostTraining(_Spec):
 
     equalise: bool = True
     """Cross-layer equalisation of channel ranges (Nagel et al., 2019) where no addition is in between."""
+    rounding: Literal["nearest", "error_feedback"] = "error_feedback"
+    """How weights become integers. `error_feedback`: one after another, each taking back part of the error that those
+    before it made in the layer's output on the calibration data (Frantar et al., 2023); not where `hardware_exact`
+    is trained, which moves the weights itself."""
     bias_correction: bool = True
     """Correct each layer's bias for the mean error of its quantised output on the calibration data."""
 
@@ -162,7 +166,7 @@ _TRAINED: dict[str, Any] = {
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # Post-training: calibrate, equalise, correct biases; nothing is trained.
+    # Post-training: calibrate, equalise, round weights, correct biases; nothing is trained.
     "ptq": {},
     # Quantisation-aware training: with the chip's scales while BatchNorm is alive, then exactly as the chip computes.
     "qat": {

@@ -41,6 +41,7 @@ from dianaq_quant.training.data import Data, load_data
 from dianaq_quant.training.evaluate import evaluate
 from dianaq_quant.training.loop import train
 from dianaq_quant.training.noise_sweep import noise_sweep
+from dianaq_quant.training.rounding import round_weights
 from dianaq_quant.training.tasks import TASKS
 from dianaq_quant.verify import DATA_SAMPLES, Verification, sample_inputs, verify
 
@@ -133,7 +134,7 @@ def hardware_mapped(state: State) -> None:
 
 
 def hardware_exact(state: State) -> None:
-    """As the chip computes it: BatchNorm folded, power-of-two scales, biases corrected, integer tensors."""
+    """As the chip computes it: BatchNorm folded, power-of-two scales, weights rounded, biases corrected, integers."""
     recipe, data = state.spec.recipe, state.loaded
     _edit(state, "hardware_exact", hardware.FOLDING)
     observe(state.network, data.calibration, data.normalise)
@@ -143,6 +144,8 @@ def hardware_exact(state: State) -> None:
         _note(state, note)
     reference = copy.deepcopy(state.network)
     _edit(state, "hardware_exact", hardware.exact_editors(plan, bits))
+    if recipe.post_training.rounding == "error_feedback" and not recipe.hardware_exact.epochs:
+        round_weights(state.network, data.calibration, data.normalise)
     if recipe.post_training.bias_correction:
         correct_biases(state.network, reference, data.calibration, data.normalise)
     _train(state, "hardware_exact")
