@@ -205,3 +205,14 @@ def test_an_impossible_mapping_names_the_layer(tmp_path: Path) -> None:
     with pytest.raises(DianaqError, match=r"'head'.*convolutions only") as caught:
         quantise(module(), arrays(), tmp_path / "out", input_shape=(3, 8, 8), mapping={"layers": {"head": "analog"}})
     assert caught.value.param == "mapping.layers.head"
+
+
+def test_binary_weights_are_signs_to_the_end(tmp_path: Path) -> None:
+    binary = {"weights": {"range": "binary", "function": "binary"}}
+    network = module()
+    with torch.no_grad():
+        network.inner.weight[0] = 0.0  # no sign of its own
+    result = quantise(network, arrays(), tmp_path / "out", input_shape=(3, 8, 8), recipe={"quantisers": binary})
+    for name in ("first", "inner", "head"):
+        layer = result.integer.get_submodule(name)
+        assert set(layer.weight.flatten().tolist()) == {-1, 1}

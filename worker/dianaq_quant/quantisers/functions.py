@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from dianaq.ranges import QRange
+
 
 class _RoundClip(Function):
     @staticmethod
@@ -139,6 +141,14 @@ def round_clip(x: Tensor, lo: int, hi: int) -> Tensor:
     if not _differentiates(x):
         return (x + 0.5).floor_().clamp_(lo, hi)
     return _RoundClip.apply(x, lo, hi)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def integers_of(ratio: Tensor, qrange: QRange) -> Tensor:
+    """The range's integer nearest to each value of `x / s`, any shape: `round_clip`, or the sign of a binary range."""
+    if qrange.step == 1:
+        return round_clip(ratio, qrange.lo, qrange.hi)
+    one = torch.ones((), dtype=ratio.dtype, device=ratio.device)
+    return Sign.apply(ratio, one, qrange.lo, qrange.hi)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def floor_clip(x: Tensor, lo: int, hi: int) -> Tensor:

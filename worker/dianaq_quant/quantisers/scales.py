@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dianaq.quantisers import InitStrategy
 from dianaq.ranges import QRange
+from dianaq_quant.quantisers.functions import integers_of
 from dianaq_quant.quantisers.observer import Observer, slices
 
 PERCENTILE = 99.99
@@ -92,7 +93,7 @@ class Seen:
         compared after the ReLU."""
         target = self.sample if self.qrange.lo < 0 else self.sample.clamp(min=0)
         step = scale.to(target.dtype).unsqueeze(1)
-        quantised = torch.floor(target / step + 0.5).clamp_(self.qrange.lo, self.qrange.hi).mul_(step)
+        quantised = integers_of(target / step, self.qrange).mul_(step)
         return (quantised - target).square_().mean(1, dtype=torch.float64)
 
 

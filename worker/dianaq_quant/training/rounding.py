@@ -45,7 +45,7 @@ class _Round(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Tensor:
         layer = self.fetch_attr(str(n.target)) if n.op == "call_module" else None
-        if isinstance(layer, ExactConv2d | ExactLinear):
+        if isinstance(layer, ExactConv2d | ExactLinear) and layer.weight_range.step == 1:  # signs are no rounding
             _round_layer(layer, self.env[n.args[0]])  # type: ignore[index]
         value: Tensor = super().run_node(n)
         return value
