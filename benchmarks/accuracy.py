@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 from data import DATA, cifar10, cifar10_96, network, noisy_mnist, speech_commands
-from results import ROOT, record, table
+from results import ROOT, record_rows, table
 
 from dianaq.events import EventBody, MetricsBody
 from dianaq.figures import FIGURES, written
@@ -75,6 +75,22 @@ class Case:
     """The figure (see `dianaq.figures`) that is shown and limited; larger is better."""
     after: tuple[str, str] | None = None
 
+
+HEADER = [
+    "network",
+    "job",
+    "figure",
+    "float",
+    "fake-quantised",
+    "mapped",
+    "integer",
+    "drop",
+    "limit",
+    "samples",
+    "took",
+]
+NOTE = "One job each, seed 0; accuracy is top-1; `drop` is float minus integer, of accuracies in points."
+NOISE_NOTE = "Accuracy in % under Gaussian noise in the converters, mean and standard deviation of 10 draws."
 
 NORMALISED = {"preprocessing": {"mean": [0.5], "std": [0.5]}}
 
@@ -186,42 +202,31 @@ def _tell(body: EventBody) -> None:
         print(f"  {body.stage:16} {body.epoch or '':3} {body.values}", flush=True)
 
 
-def _sweep_row(case: Case, sweep: list[dict[str, Any]]) -> list[str]:
-    cells = [f"{100 * e[case.metric]['mean']:.2f} ± {100 * e[case.metric]['std']:.2f}" for e in sweep]
-    return [case.network, case.job, *cells]
-
-
 def main() -> int:
-    """Measure, print and record; 1 if a limit was missed."""
+    """Measure, print and record, case by case; 1 if a limit was missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--long", action="store_true", help="the jobs that train for hours")
-    parser.add_argument("--only", nargs="+", metavar="NETWORK", help="measure these, and record nothing")
-    parser.add_argument("--jobs", nargs="+", metavar="JOB", help="of these, only such jobs")
+    parser.add_argument("--only", nargs="+", metavar="NETWORK", help="measure these alone")
+    parser.add_argument("--jobs", nargs="+", metavar="JOB", help="measure such jobs alone")
     args = parser.parse_args()
     if not DATA.is_dir():
         print(f"no real data at {DATA}; set DIANAQ_SHARED_DATA", file=sys.stderr)
         return 1
-    rows, sweeps, levels = [], [], []
+    missed = False
     with tempfile.TemporaryDirectory() as temporary:
         for case in long_cases() if args.long else cases():
             if (args.only and case.network not in args.only) or (args.jobs and case.job not in args.jobs):
                 continue
             print(f"{case.network} {case.job}", flush=True)
             row, sweep = measure(case, Path(temporary))
-            rows.append(row)
+            print(table(HEADER, [row]), flush=True)
+            record_rows("Accuracy", NOTE, HEADER, [row])
             if sweep:
-                levels = [f"{e['gaussian']:g} LSB" for e in sweep]
-                sweeps.append(_sweep_row(case, sweep))
-    stages = ["float", "fake-quantised", "mapped", "integer"]
-    text = table(["network", "job", "figure", *stages, "drop", "limit", "samples", "took"], rows)
-    if sweeps:
-        text += "\n\nAccuracy in % under Gaussian noise in the converters, mean and standard deviation of 10 draws:\n\n"
-        text += table(["network", "job", *levels], sweeps)
-    print(text)
-    if not args.only and not args.jobs:
-        how = "One job each, seed 0; accuracy is top-1; `drop` is float minus integer, of accuracies in points."
-        record("Accuracy, long" if args.long else "Accuracy", f"{how}\n\n{text}")
-    return int(any("MISSED" in cell for row in rows for cell in row))
+                levels = [f"{entry['gaussian']:g} LSB" for entry in sweep]
+                cells = [f"{100 * e[case.metric]['mean']:.2f} ± {100 * e[case.metric]['std']:.2f}" for e in sweep]
+                record_rows("Noise", NOISE_NOTE, ["network", "job", *levels], [[case.network, case.job, *cells]])
+            missed |= any("MISSED" in cell for cell in row)
+    return int(missed)
 
 
 if __name__ == "__main__":

@@ -23,11 +23,37 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def record(title: str, body: str) -> None:
     """Write a section, with date, commit and machine, in place of the one of the same title."""
     where = f"{date.today().isoformat()}, commit {COMMIT}, {_machine()}."
-    section = f"## {title}\n{where}\n\n{body.strip()}\n"
+    _replace(title, f"## {title}\n{where}\n\n{body.strip()}\n")
+
+
+def _replace(title: str, section: str) -> None:
     old = RESULTS.read_text() if RESULTS.exists() else "# Results\n"
     head, *sections = old.split("\n## ")
     kept = [f"## {s.strip()}\n" for s in sections if not s.startswith(title + "\n")]
     RESULTS.write_text("\n".join([head.strip() + "\n", *sorted([*kept, section])]))
+
+
+def record_rows(title: str, note: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write rows into the table of a section, in place of those of the same first two cells; others stay.
+
+    Long jobs are measured one by one: each row ends with the date and the commit that it was measured at.
+    """
+    columns = [*header, "measured"]
+    kept = _rows(title, columns)
+    for row in rows:
+        kept[(row[0], row[1])] = [*row, f"{date.today().isoformat()}, {COMMIT}"]
+    section = f"## {title}\n{_machine()}. {note}\n\n{table(columns, [kept[key] for key in sorted(kept)])}\n"
+    _replace(title, section)
+
+
+def _rows(title: str, columns: Sequence[str]) -> dict[tuple[str, str], list[str]]:
+    """The rows of a section's table by their first two cells; none if its columns are others."""
+    old = RESULTS.read_text() if RESULTS.exists() else ""
+    section = next((s for s in old.split("\n## ")[1:] if s.startswith(title + "\n")), "")
+    lines = [[c.strip() for c in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("|")]
+    if not lines or lines[0] != list(columns):
+        return {}
+    return {(cells[0], cells[1]): cells for cells in lines[2:]}
 
 
 def _commit() -> str:
