@@ -76,19 +76,8 @@ class Case:
     after: tuple[str, str] | None = None
 
 
-HEADER = [
-    "network",
-    "job",
-    "figure",
-    "float",
-    "fake-quantised",
-    "mapped",
-    "integer",
-    "drop",
-    "limit",
-    "samples",
-    "took",
-]
+HEADER = ["network", "job", "figure", "float", "fake-quantised", "mapped", "integer", "drop", "limit"]
+HEADER += ["samples", "took"]
 NOTE = "One job each, seed 0; accuracy is top-1; `drop` is float minus integer, of accuracies in points."
 NOISE_NOTE = "Accuracy in % under Gaussian noise in the converters, mean and standard deviation of 10 draws."
 
@@ -100,8 +89,8 @@ PTQ = {**NORMALISED, "recipe": {"preset": "ptq"}}
 QAT = {**NORMALISED, "recipe": {"preset": "qat", "hardware_mapped": AUGMENTED, "hardware_exact": AUGMENTED}}
 
 
-def cases() -> list[Case]:
-    """What `make bench-accuracy` measures."""
+def cases(folder: Path) -> list[Case]:
+    """What `make bench-accuracy` measures; the digits and their network are written into the folder."""
     from demo import MEAN, RECIPE, STD
     from digits import write_files
 
@@ -119,7 +108,6 @@ def cases() -> list[Case]:
         Case("dae", "ptq", network("dae"), noisy_mnist, reconstruction, Floor(0.955), metric="auc"),
     ]
     # The float epochs of the demo's own job come first; then the chip's network, as trained and not.
-    folder = Path(tempfile.mkdtemp())
     model, dataset = write_files(folder)
     whole = RECIPE.model_dump(mode="json", by_alias=True)
     untrained = {i: {**whole[i], "epochs": 0} for i in ("fake_quantised", "hardware_mapped", "hardware_exact")}
@@ -214,7 +202,7 @@ def main() -> int:
         return 1
     missed = False
     with tempfile.TemporaryDirectory() as temporary:
-        for case in long_cases() if args.long else cases():
+        for case in long_cases() if args.long else cases(Path(temporary)):
             if (args.only and case.network not in args.only) or (args.jobs and case.job not in args.jobs):
                 continue
             print(f"{case.network} {case.job}", flush=True)
