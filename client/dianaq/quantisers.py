@@ -148,7 +148,15 @@ class QuantiserRule(_Spec):
     core: Core | None = None
     weights: Weights | None = None
     activations: Activations | None = None
-    """Of the layer's output."""
+    """Of the layer's output, after its BatchNorm and activation function."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.weights is None and self.activations is None:
+            raise ValueError("a rule gives quantisers of weights, of activations, or both; this one gives none")
+        if self.weights is not None and self.type in ("add", "activation", "input", "output"):
+            raise ValueError(f"a rule for type {self.type!r} cannot give a quantiser of weights: it has none")
+        return self
 
 
 class Quantisers(_Spec):
@@ -158,3 +166,9 @@ class Quantisers(_Spec):
     activations: Activations = QuantiserSpec()
     """Rectified activations (after a ReLU) get a range of as many levels that starts at 0."""
     rules: tuple[QuantiserRule, ...] = ()
+
+    @property
+    def constant(self) -> bool:
+        """Whether any quantiser starts from an interval that the recipe gives."""
+        specs = [self.weights, self.activations, *(s for r in self.rules for s in (r.weights, r.activations) if s)]
+        return any(spec.strategy.strategy == "const" for spec in specs)

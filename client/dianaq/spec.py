@@ -145,10 +145,15 @@ class Recipe(_Spec):
         assert isinstance(found, Training)
         return found
 
+    def epochs(self, iteration: Iteration) -> int:
+        """Epochs of an iteration, those of progressive steps included."""
+        steps = self.progressive if iteration == "hardware_mapped" else ()
+        return self.training(iteration).epochs + sum(step.epochs for step in steps)
+
     @property
     def trains(self) -> bool:
         """Whether any iteration has epochs."""
-        return any(self.training(i).epochs for i in ITERATIONS)
+        return any(self.epochs(i) for i in ITERATIONS)
 
     @model_validator(mode="after")
     def _float_has_no_teacher(self) -> Self:

@@ -73,3 +73,11 @@ def test_a_relu_that_others_read_keeps_standing_before_a_ceiling() -> None:
     network, edits = edited(model, *FUSION)
     assert kinds(network)[:3] == ["Conv2d", "ReLU", "Ceiling"]
     assert [(e.applied, e.note.split(" ", 1)[1]) for e in edits] == [(False, "saturates it, but others read it too")]
+
+
+def test_a_higher_ceiling_does_not_undo_a_lower_one() -> None:
+    b = ModelBuilder((2, 5, 5), seed=3)
+    model = b.build(b.flatten(clip(b, b.relu(clip(b, conv(b), 1.0)), 3.0)))
+    network, _ = edited(model, *canonicalise.EDITORS)
+    x = np.random.default_rng(0).normal(0, 4, (3, 2, 5, 5)).astype(np.float32)
+    np.testing.assert_allclose(outputs(network, x), run_onnx(model, x), rtol=1e-4, atol=1e-4)

@@ -216,3 +216,57 @@ def test_binary_weights_are_signs_to_the_end(tmp_path: Path) -> None:
     for name in ("first", "inner", "head"):
         layer = result.integer.get_submodule(name)
         assert set(layer.weight.flatten().tolist()) == {-1, 1}
+
+
+class Signed(nn.Module):
+    """The second layer reads what the first gives, signs included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3)
+        self.second = nn.Conv2d(8, 8, 3)
+        self.head = nn.Linear(8 * 16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.second(self.first(x)).flatten(1))
+
+
+def test_progressive_steps_keep_the_inputs_of_the_analog_core_in_seven_bits(tmp_path: Path) -> None:
+    steps = [{"range": {"bitwidth": 4, "signed": True}, "epochs": 0}] * 2
+    torch.manual_seed(0)
+    result = quantise(
+        Signed(), arrays(), tmp_path / "out", input_shape=(3, 8, 8), mapping=ANALOG, recipe={"progressive": steps}
+    )
+    layers = {layer["name"]: layer for layer in result.report["layers"]}
+    assert layers["second"]["core"] == "analog"
+    assert layers["input"]["range"] == layers["first"]["range"] == [-63, 63]
+
+
+def test_progressive_steps_need_labels_and_an_analog_layer(tmp_path: Path) -> None:
+    recipe = {"progressive": [{"range": {"bitwidth": 4, "signed": True}, "epochs": 1}]}
+    unlabelled = {"x_train": arrays()["x_train"]}
+    with pytest.raises(InvalidSpec, match="hardware_mapped has 1 epochs, but the dataset has no labels"):
+        quantise(module(), unlabelled, tmp_path / "a", input_shape=(3, 8, 8), mapping=ANALOG, recipe=recipe)
+    with pytest.raises(InvalidSpec, match="no layer runs on the analog core"):
+        quantise(module(), arrays(), tmp_path / "b", input_shape=(3, 8, 8), recipe=recipe)
+
+
+def test_a_sweep_that_cannot_be_is_noted(tmp_path: Path) -> None:
+    result = quantise(module(), arrays(), tmp_path / "out", input_shape=(3, 8, 8), recipe={"noise_sweep": {}})
+    assert "no noise sweep: no layer runs on the analog core" in result.report["notes"]
+
+
+def test_the_ends_are_layers_of_the_users(tmp_path: Path) -> None:
+    """The pool becomes a layer after the classifier, which is the last one all the same."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3),
+        nn.ReLU(),
+        nn.Conv2d(8, 4, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
+    result = quantise(network, arrays(), tmp_path / "out", input_shape=(3, 8, 8), mapping={"default": "analog"})
+    cores = [layer["core"] for layer in result.report["layers"] if layer["operation"].endswith("Conv2d")]
+    assert cores == ["digital", "analog", "digital", "digital"]

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import fx, nn
 
-from dianaq.errors import JobCancelled
+from dianaq.cores import NoiseSweep
+from dianaq.errors import InvalidSpec, JobCancelled
 from dianaq.events import EventBody, Iteration, LogBody, MetricsBody, Stage, StageBody
 from dianaq.inspection import check_interface, inspect_dataset
 from dianaq.ranges import QRange
@@ -103,7 +104,7 @@ def canonicalise_(state: State) -> None:
     record_shapes(state.network, state.input_shape)
     _edit(state, "canonicalise", canonicalise.EDITORS)
     record_shapes(state.network, state.input_shape)
-    _edit(state, "canonicalise", hardware.assignment(state.spec.mapping))
+    _assign(state)
 
 
 def float_(state: State) -> None:
@@ -124,7 +125,7 @@ def fake_quantised(state: State) -> None:
 def hardware_mapped(state: State) -> None:
     """On the chip's two cores, with their integer ranges; step by step to ternary, if the recipe says so."""
     recipe, data = state.spec.recipe, state.loaded
-    if any(core_of(node) == "analog" for node in state.network.graph.nodes):
+    if _has_analog(state):
         observe(state.network, data.calibration, data.normalise)  # for the scales of what analog layers read
     for step in recipe.progressive:
         _map(state, step.range)
@@ -149,14 +150,12 @@ def hardware_exact(state: State) -> None:
     if recipe.post_training.bias_correction:
         correct_biases(state.network, reference, data.calibration, data.normalise)
     _train(state, "hardware_exact")
-    if recipe.noise_sweep is not None and converters(state.network) and data.report_split is not None:
-        split = data.report_split[1]
-        arguments = (split, data.normalise, TASKS[state.spec.task], recipe.noise_sweep, recipe.noise, recipe.seed)
-        state.report.noise_sweep = noise_sweep(state.network, *arguments)
 
 
 def integerise_(state: State) -> None:
-    """Integers only. The exact network is kept for the verification."""
+    """Integers only, after a last look at the exact network under noise; it is kept for the verification."""
+    if state.spec.recipe.noise_sweep is not None:
+        _sweep(state, state.spec.recipe.noise_sweep)
     exact = copy.deepcopy(state.network)
     state.scales = {
         str(node.target): module.requantise
@@ -168,6 +167,17 @@ def integerise_(state: State) -> None:
     state.integer = read_layers(state.network)
     _measure(state, "integerise")
     state.network = exact
+
+
+def _sweep(state: State, sweep: NoiseSweep) -> None:
+    """Measure the exact network under noise, if there is any to measure."""
+    recipe, found = state.spec.recipe, state.loaded.report_split
+    if found is None or not converters(state.network):
+        why = "no layer runs on the analog core" if found else "the dataset has no labels"
+        _note(state, f"no noise sweep: {why}")
+        return
+    arguments = (found[1], state.loaded.normalise, TASKS[state.spec.task], sweep, recipe.noise, recipe.seed)
+    state.report.noise_sweep = noise_sweep(state.network, *arguments, should_stop=state.should_stop)
 
 
 def export(state: State) -> None:
@@ -279,9 +289,28 @@ def _start(state: State, path: Path) -> list[tuple[Stage, Callable[[State], None
     state.report.started_from = {"iteration": start.iteration, "sha256": sha256(path), "versions": start.versions}
     _load(state)
     if start.iteration == "float":
-        _edit(state, "canonicalise", hardware.assignment(state.spec.mapping))
+        _assign(state)
         state.teacher = copy.deepcopy(state.network).requires_grad_(False)
     return STAGES[[name for name, _ in STAGES].index(start.iteration) + 1 :]
+
+
+def _assign(state: State) -> None:
+    """Assign cores; refuse steps that no layer would take.
+
+    Raises:
+        InvalidSpec: an impossible mapping, or progressive steps without an analog layer.
+    """
+    _edit(state, "canonicalise", hardware.assignment(state.spec.mapping))
+    if state.spec.recipe.progressive and not _has_analog(state):
+        raise InvalidSpec(
+            "recipe.progressive has steps for the weights of analog layers, and no layer runs on the analog core; "
+            "set mapping, or leave it out",
+            param="recipe.progressive",
+        )
+
+
+def _has_analog(state: State) -> bool:
+    return any(core_of(node) == "analog" for node in state.network.graph.nodes)
 
 
 def _edit(state: State, stage: Stage, editors: list[Editor]) -> None:

@@ -129,12 +129,13 @@ def _batched(shape: Shape) -> str:
 def _check_training(spec: JobSpec, target: Shape, dataset: DatasetInfo) -> None:
     for iteration in ITERATIONS:
         training = spec.recipe.training(iteration)
-        if not training.epochs:
+        epochs = spec.recipe.epochs(iteration)
+        if not epochs:
             continue
         for name in ("train", "val") if spec.task == "classification" and training.distillation < 1 else ():
             if name in dataset.splits and dataset.splits[name].label_max is None:
                 raise InvalidSpec(
-                    f"recipe.{iteration}.epochs is {training.epochs}, but the dataset has no labels y_{name}; "
+                    f"recipe.{iteration} has {epochs} epochs, but the dataset has no labels y_{name}; "
                     "add them, set its distillation to 1, or train for 0 epochs",
                     param=f"recipe.{iteration}.epochs",
                 )

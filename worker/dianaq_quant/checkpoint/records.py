@@ -15,9 +15,9 @@ from torch import Tensor, fx, nn
 from dianaq.errors import QuantisationError
 from dianaq_quant.checkpoint.kinds import build, describe
 
-META = ("layer", "shape", "core", "scale")
+META = ("layer", "shape", "core", "scale", "inserted")
 """What editors note on nodes: the user's name of the layer, the value's shape without the batch, the core, the scale
-of an exact value. Whatever else a tracer notes is not kept."""
+of an exact value, whether an editor put the layer there. Whatever else a tracer notes is not kept."""
 
 _OPERATIONS = ("placeholder", "call_module", "output")
 

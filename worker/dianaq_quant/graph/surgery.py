@@ -106,7 +106,7 @@ def insert_between(network: fx.GraphModule, node: fx.Node, user: fx.Node, module
     network.add_submodule(target, module)
     with network.graph.inserting_before(user):
         new = network.graph.call_module(target, (node,))
-    new.meta = {"layer": name}
+    new.meta = {"layer": name, "inserted": True}
     user.replace_input_with(node, new)
     return new
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
 from torch.nn import functional as F
 
 from dianaq.cores import Noise
 from dianaq_quant.modules.structure import Geometry, convolve
+from dianaq_quant.quantisers import floor_clip
 from dianaq_quant.targets.diana import ADC, ANALOG_ROWS
 
 POOL_SIZE = 1 << 22
@@ -73,21 +72,6 @@ class RowTiles:
         return converted if self.count == 1 else converted.sum(1)
 
 
-class _Convert(Function):
-    """`clip(floor(v), -32, 31)`; straight-through inside, zero where the converter saturates."""
-
-    @staticmethod
-    def forward(ctx: Any, v: Tensor) -> Tensor:
-        a = torch.floor(v)
-        ctx.save_for_backward((a >= ADC.lo) & (a <= ADC.hi))
-        return a.clamp_(ADC.lo, ADC.hi)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        inside: Tensor = ctx.saved_tensors[0]
-        return grads[0] * inside
-
-
 class Adc(nn.Module):
     """The converter at the foot of each column: `clip(floor(acc / g), -32, 31)`, with or without noise.
 
@@ -114,9 +98,7 @@ class Adc(nn.Module):
         """Convert; `v` is in converter steps, its third dimension from the end is the column."""
         if self._noise is not None and (self.training or self._chip):
             v = self._disturbed(v, self._noise)
-        if not (torch.is_grad_enabled() and v.requires_grad):
-            return torch.floor(v).clamp_(ADC.lo, ADC.hi)
-        return _Convert.apply(v)  # type: ignore[no-untyped-call, no-any-return]
+        return floor_clip(v, ADC.lo, ADC.hi)
 
     def _disturbed(self, v: Tensor, noise: Noise) -> Tensor:
         """`v (1 + gain error) + offset + Gaussian`; errors of columns are new in each batch unless it is one chip."""

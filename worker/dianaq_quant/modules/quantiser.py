@@ -60,13 +60,12 @@ class Scale(nn.Module):
             stored = self.value.detach()
             self._store(stored + math.log2(factor) if self.power_of_two else stored * factor)
 
-    def freeze(self) -> None:
-        """Learn no longer, for all quantisers that share the scale."""
-        if self.learned:
-            stored = self.value.detach()
-            del self.value
-            self.learned = False
-            self._store(stored)
+    def freeze(self, scale: float | None = None) -> None:
+        """Learn no longer, for all quantisers that share the scale; take any given value, power of two or not."""
+        real = torch.full_like(self.value, scale) if scale is not None else self().detach().clone()
+        del self.value
+        self.learned = self.power_of_two = False
+        self._store(real)
 
     def forward(self) -> Tensor:
         """The scale as a tensor, through which its parameter learns."""
@@ -134,6 +133,11 @@ class FakeQuantiser(_Quantiser):
             self.observer.observe(x)
             self.values_per_sample = x[0].numel()
         return x
+
+    def share(self, other: FakeQuantiser) -> None:
+        """Have the scale of another quantiser from now on, and start and learn it as that one does."""
+        self.scale, self.function = other.scale, other.function
+        self.spec = self.spec.model_copy(update={"function": other.spec.function, "init": other.spec.init})
 
     def fix_offset(self) -> None:
         """Fix a free offset by what was observed."""

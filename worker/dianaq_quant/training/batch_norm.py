@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import fx, nn
 
-from dianaq_quant.training.data import Data, batches
+from dianaq_quant.training.data import EVALUATION_BATCH, Data, batches
 
 REESTIMATION_SAMPLES = 2000
 """Training samples from which statistics are taken, 8 batches: a channel's mean over 2000 maps is known to a few
@@ -30,7 +32,9 @@ def reestimate_batch_norm(network: fx.GraphModule, data: Data) -> None:
     with torch.no_grad():
         # Shuffled: the set may be sorted by class, and the variance is the mean of those within the batches.
         order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))[:REESTIMATION_SAMPLES]
-        for raw, _ in batches(data.train.pick(order)):
+        # Of one size, or the last and smallest would count as much as the others.
+        size = math.ceil(len(order) / math.ceil(len(order) / EVALUATION_BATCH))
+        for raw, _ in batches(data.train.pick(order), size):
             network(data.normalise(raw))
     for norm, momentum in zip(norms, kept, strict=True):
         norm.momentum = momentum

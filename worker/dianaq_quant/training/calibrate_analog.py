@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, fx, nn
 
@@ -48,7 +50,7 @@ def _set_gain(layer: FakeAnalogConv2d, x: Tensor) -> None:
     """The g that minimises the mean of `(acc - g (clip(floor(acc / g)) + 1/2))^2`."""
     layer.adc.gain.fill_(1.0)
     accumulator = layer.conversions(x).flatten()
-    accumulator = accumulator[:: max(1, len(accumulator) // CANDIDATE_SAMPLE)]
+    accumulator = accumulator[:: _even_step(len(accumulator) // CANDIDATE_SAMPLE)]
     gains = [2.0**i for i in range(MAX_GAIN_LOG2 + 1)]
     errors = [
         float(((torch.floor(accumulator / g).clamp_(ADC.lo, ADC.hi) + 0.5) * g - accumulator).square().mean())
@@ -57,9 +59,17 @@ def _set_gain(layer: FakeAnalogConv2d, x: Tensor) -> None:
     layer.adc.gain.fill_(gains[errors.index(min(errors))])
 
 
+def _even_step(least: int) -> int:
+    """A step of at least that size which meets all columns of a map: those at its edges sum fewer weights."""
+    step = max(1, least)
+    while math.gcd(step, 2 * 3 * 5 * 7) > 1:
+        step += 1
+    return step
+
+
 def _set_statistics(norm: nn.BatchNorm2d, x: Tensor) -> None:
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    variance, mean = torch.var_mean(x, dim=(0, 2, 3))
+    variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
     norm.running_mean.copy_(mean)
     norm.running_var.copy_(variance)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from typing import Any
 
 from torch import fx
 
 from dianaq.cores import Noise, NoiseSweep
+from dianaq.errors import JobCancelled
 from dianaq_quant.modules.adc import disturb, silence
 from dianaq_quant.training.data import Normalisation, Split
 from dianaq_quant.training.evaluate import evaluate
@@ -22,6 +24,7 @@ def noise_sweep(
     sweep: NoiseSweep,
     noise: Noise,
     seed: int,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> list[dict[str, Any]]:
     """Measure a hardware-exact network under each level of Gaussian noise, as if on several chips.
 
@@ -29,6 +32,9 @@ def noise_sweep(
 
     Returns:
         Per level: `gaussian` in LSB, `draws`, `samples`, and mean and standard deviation over draws of each figure.
+
+    Raises:
+        JobCancelled: `should_stop` turned true.
     """
     found = []
     for level in sweep.gaussian:
@@ -36,6 +42,8 @@ def noise_sweep(
         draws = 1 if present.silent else sweep.draws  # without noise, all draws are alike
         figures = []
         for draw in range(draws):
+            if should_stop():
+                raise JobCancelled("cancelled in the noise sweep")
             disturb(network, present, seed + draw, chip=True)
             figures.append(evaluate(network, split, normalise, task).values)
         entry: dict[str, Any] = {"gaussian": level, "draws": draws, "samples": len(split)}

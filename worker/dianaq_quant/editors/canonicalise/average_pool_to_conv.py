@@ -42,6 +42,7 @@ class AveragePoolToConv(Editor):
         conv = Conv2d(channels, channels, kernel, stride, groups=channels, bias=False, pads=pads)
         with torch.no_grad():
             conv.weight.fill_(1.0 / (kernel[0] * kernel[1]))
+        node.meta["inserted"] = True
         set_module(network, node, conv)
 
 

@@ -37,4 +37,5 @@ class BatchNormToConv(Editor):
         (node,) = point.nodes
         norm = module_of(network, node)
         assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+        node.meta["inserted"] = True
         set_module(network, node, diagonal(*affine(norm), spatial=isinstance(norm, nn.BatchNorm2d)))

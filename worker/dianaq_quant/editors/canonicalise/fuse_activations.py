@@ -12,15 +12,19 @@ from dianaq_quant.modules.structure import Ceiling
 
 
 class FuseActivations(Editor):
-    """`min(max(f(x), 0), c) -> min(max(x, 0), c)` for f a ReLU or a saturating activation that nothing else reads."""
+    """`min(max(f(x), 0), c) -> min(max(x, 0), c)` for f a ReLU, or saturating at c or above, read by no other."""
 
     def find(self, network: fx.GraphModule) -> Iterator[Point | Rejection]:
-        for node, _ in calls(network, nn.ReLU, Ceiling):
-            after = next((user for user in node.users if isinstance(module_of(network, user), Ceiling)), None)
-            if after is not None and only_user(node) is None:
-                yield Rejection(node, f"{after.name} saturates it, but others read it too")
-            elif after is not None:
-                yield Point((node,), f"{after.name} does what it does, and saturates")
+        for node, module in calls(network, nn.ReLU, Ceiling):
+            ceiling = float(module.max_val) if isinstance(module, Ceiling) else float("inf")
+            for user in node.users:
+                after = module_of(network, user)
+                if not isinstance(after, Ceiling) or after.max_val > ceiling:
+                    continue
+                if only_user(node) is None:
+                    yield Rejection(node, f"{user.name} saturates it, but others read it too")
+                else:
+                    yield Point((node,), f"{user.name} does what it does, and saturates")
 
     def apply(self, network: fx.GraphModule, point: Point) -> None:
         bypass(network, point.nodes[0])

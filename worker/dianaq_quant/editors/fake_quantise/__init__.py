@@ -13,9 +13,12 @@ from dianaq_quant.graph import Editor
 
 
 def editors(quantisers: Quantisers, *, equalise: bool) -> list[Editor]:
-    """The fake-quantisation pipeline for the quantisers of a recipe."""
+    """The fake-quantisation pipeline for the quantisers of a recipe.
+
+    Channels are not rescaled where the recipe gives an interval in their own units (`init: const`).
+    """
     return [
-        *([Equalise()] if equalise else []),
+        *([Equalise()] if equalise and not quantisers.constant else []),
         ConvertLinear(quantisers),
         ConvertActivations(quantisers),
         Interpose(quantisers),

@@ -16,7 +16,10 @@ from dianaq_quant.modules.structure import Ceiling
 
 
 class ConvertActivations(Editor):
-    """`relu(x) -> Q(x)` with a range that starts at 0: clipping at 0 is the ReLU."""
+    """`relu(x) -> Q(x)` with a range that starts at 0: clipping at 0 is the ReLU.
+
+    A saturating activation fixes the scale (its ceiling is the largest integer), so that nothing is learned of it.
+    """
 
     def __init__(self, quantisers: Quantisers) -> None:
         self.quantisers = quantisers
@@ -30,6 +33,8 @@ class ConvertActivations(Editor):
         (node,) = point.nodes
         module, spec = module_of(network, node), activation_spec(self.quantisers, network, node)
         ceiling = float(module.max_val) if isinstance(module, Ceiling) else None
+        if ceiling is not None:
+            spec = spec.model_copy(update={"function": "ste"})
         set_module(network, node, FakeQuantiser(spec, _rectified(spec), ceiling=ceiling))
 
 

@@ -17,16 +17,20 @@ class HarmoniseAdds(Editor):
     """`Q(a; s_a) + Q(b; s_b) -> Q(a; s) + Q(b; s)`: the chip adds integers, so their steps must be equal.
 
     Quantisers share one `Scale`. A tensor that feeds several additions joins their groups, so chains and trees
-    of additions end up with one scale where they must.
+    of additions end up with one scale where they must. How a shared scale starts and learns is one thing as well:
+    the recipe's for the first of them.
     """
 
     def find(self, network: fx.GraphModule) -> Iterator[Point | Rejection]:
         for node, _ in calls(network, Add):
-            yield Point((node,), "both inputs share one scale")
+            first, second = (source_quantiser(network, node, i) for i in (0, 1))
+            alike = (first.spec.function, first.spec.init) == (second.spec.function, second.spec.init)
+            note = "" if alike else f", started and learned as the first: {first.spec.function}"
+            yield Point((node,), f"both inputs share one scale{note}")
 
     def apply(self, network: fx.GraphModule, point: Point) -> None:
         first, second = (source_quantiser(network, point.nodes[0], i) for i in (0, 1))
-        kept, dropped = first.scale, second.scale
+        dropped = second.scale
         for module in network.modules():
             if isinstance(module, FakeQuantiser) and module.scale is dropped:
-                module.scale = kept
+                module.share(first)

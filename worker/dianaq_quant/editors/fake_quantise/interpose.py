@@ -46,18 +46,12 @@ class Interpose(Editor):
         insert_after(network, node, quantiser, f"{node.name}_quantiser")
 
     def _spec(self, network: fx.GraphModule, node: fx.Node) -> QuantiserSpec:
-        return activation_spec(self.quantisers, network, _layer(network, node))
+        return activation_spec(self.quantisers, network, node)
 
     def _range(self, network: fx.GraphModule, node: fx.Node) -> QRange:
         """The recipe's range; one without negative integers is taken at its number of levels, with a sign."""
         qrange = self._spec(network, node).range
         return qrange if qrange.is_free or qrange.lo < 0 else QRange(n_levels=qrange.levels, signed=True)
-
-
-def _layer(network: fx.GraphModule, node: fx.Node) -> fx.Node:
-    """The layer that a BatchNorm belongs to; other nodes as they are."""
-    is_norm = isinstance(module_of(network, node), nn.BatchNorm1d | nn.BatchNorm2d)
-    return node.all_input_nodes[0] if is_norm else node
 
 
 def _continues(network: fx.GraphModule, node: fx.Node) -> bool:

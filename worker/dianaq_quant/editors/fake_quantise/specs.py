@@ -25,11 +25,22 @@ def activation_spec(quantisers: Quantisers, network: fx.GraphModule, node: fx.No
 
 
 def _matches(rule: QuantiserRule, network: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a rule is for a node, or for the layer whose output the node finishes (as its BatchNorm or ReLU)."""
+    finished = _finished(network, node)
     return (
-        fnmatchcase(layer_of(node), rule.layers)
-        and (rule.type is None or rule.type in _types(network, node))
-        and (rule.core is None or rule.core == core_of(node))
+        any(fnmatchcase(layer_of(n), rule.layers) for n in finished)
+        and (rule.type is None or any(rule.type in _types(network, n) for n in finished))
+        and (rule.core is None or rule.core == core_of(finished[-1]))
     )
+
+
+def _finished(network: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
+    """The node, and those before it that are one operation of the chip with it; a layer or an addition comes last."""
+    found = [node]
+    while isinstance(module_of(network, node), nn.BatchNorm1d | nn.BatchNorm2d | nn.ReLU | Ceiling):
+        node = node.all_input_nodes[0]
+        found.append(node)
+    return found
 
 
 def _types(network: fx.GraphModule, node: fx.Node) -> set[str]:
@@ -44,6 +55,6 @@ def _types(network: fx.GraphModule, node: fx.Node) -> set[str]:
         types.add("linear")
     elif isinstance(module, Add):
         types.add("add")
-    elif isinstance(module, nn.ReLU | Ceiling | nn.LeakyReLU):
+    elif isinstance(module, nn.ReLU | Ceiling):
         types.add("activation")
     return types

@@ -10,17 +10,17 @@ from dianaq_quant.modules.exact import largest_magnitude
 from dianaq_quant.targets.diana import ADC, MAX_SHIFT
 
 
-def choose_analog_shift(gain: Tensor, bias: Tensor, out_scale: float, qrange: QRange, bits: int) -> int:
+def choose_analog_shift(gain: Tensor, bias: Tensor, out_scale: float, qrange: QRange, bits: int, tiles: int = 1) -> int:
     """The n for which `clip((a k + l) >> n)` is nearest to `clip((a gain + bias) / out_scale)`.
 
     `k = round(gain / step)`, `l = round(bias / step) + 2^(n-1)` with `step = out_scale 2^-n`, both limited to a
     magnitude of `bits`: a larger n rounds them less and limits them more. The error is the mean square over all
-    channels and all results `a` of the converter; of equal ones the smallest n wins.
+    channels and all sums `a` of as many conversions as there are row tiles; of equal ones the smallest n wins.
 
     Args:
         gain, bias: real value of a converter step, and of the offset, per output channel; (C_out,).
     """
-    a = torch.arange(ADC.lo, ADC.hi + 1, dtype=torch.float64, device=gain.device)
+    a = torch.arange(tiles * ADC.lo, tiles * ADC.hi + 1, dtype=torch.float64, device=gain.device)
     gain, bias = gain.detach().double().unsqueeze(1), bias.detach().double().unsqueeze(1)
     wanted = ((a * gain + bias) / out_scale).clamp(qrange.lo, qrange.hi)
     limit = largest_magnitude(bits)

@@ -39,7 +39,8 @@ class AssignCores(Editor):
             )
         layers = list(calls(network, Conv2d, nn.Linear))
         self._check_names([layer_of(node) for node, _ in layers])
-        ends = {layers[0][0], layers[-1][0]} if layers else set()
+        own = [node for node, _ in layers if "inserted" not in node.meta]  # the user's, and not what an editor added
+        ends = {own[0], own[-1]} if own else set()
         for node, module in layers:
             asked = self._asked(layer_of(node))
             wanted = asked or (self.mapping.ends if node in ends else self.mapping.default)

@@ -10,6 +10,7 @@ from dianaq_quant.editors.canonicalise.batch_norm_to_conv import affine
 from dianaq_quant.graph import Editor, Point, Rejection
 from dianaq_quant.graph.surgery import bypass, calls, module_of, tied_nodes
 from dianaq_quant.modules.fake import FakeAnalogConv2d, FakeConv2d, FakeLinear
+from dianaq_quant.targets.diana import INT8
 
 
 class FoldBatchNorm(Editor):
@@ -25,7 +26,10 @@ class FoldBatchNorm(Editor):
         for node, _ in calls(network, nn.BatchNorm1d, nn.BatchNorm2d):
             source = node.args[0]
             assert isinstance(source, fx.Node)
+            layer = module_of(network, source)
             where = "slope and offset after the converter" if _is_analog(network, source) else "weight and bias"
+            if isinstance(layer, FakeConv2d | FakeLinear) and layer.quantiser.qrange.levels < INT8.levels:
+                where += f" (whose range {layer.quantiser.qrange} now holds channels of different slopes)"
             apart = ", which no longer are tied to those of other calls" if source in tied else ""
             yield Point((source, node), f"{node.name} folded into {where}{apart}")
 

@@ -21,6 +21,7 @@ from dianaq_quant.modules.exact import (
 from dianaq_quant.modules.fake import FakeAnalogConv2d, FakeConv2d, FakeLinear
 from dianaq_quant.modules.quantiser import FakeQuantiser
 from dianaq_quant.modules.structure import Add, GlobalAvgPool2d
+from dianaq_quant.targets.diana import ANALOG_INPUT, RECTIFIED
 
 _OPERATIONS = FakeConv2d | FakeLinear | FakeAnalogConv2d | Add | GlobalAvgPool2d
 
@@ -61,7 +62,8 @@ class FuseRequantisation(Editor):
         elif isinstance(operation, FakeLinear):
             exact = ExactLinear(operation, operation.quantiser.qrange, requantise)
         elif isinstance(operation, FakeAnalogConv2d):
-            gain = self.plan.gains[node]
+            read, gain = source_quantiser(network, node).qrange, self.plan.gains[node]
+            assert read in (ANALOG_INPUT, RECTIFIED), "mapped to the core that reads it"
             exact = ExactAnalogConv2d(operation, gain, requantise, self.batch_norm_bits)
         elif isinstance(operation, Add):
             exact = ExactAdd(requantise)

@@ -11,7 +11,7 @@ from dianaq.ranges import QRange
 from dianaq_quant.graph import Editor, Point, Rejection
 from dianaq_quant.graph.scales import source_quantiser
 from dianaq_quant.graph.surgery import calls, core_of, input_node, module_of
-from dianaq_quant.modules.fake import FakeConv2d
+from dianaq_quant.modules.fake import FakeAnalogConv2d, FakeConv2d
 from dianaq_quant.modules.quantiser import FakeQuantiser, Scale
 from dianaq_quant.quantisers import Seen, choose_scale
 from dianaq_quant.targets.diana import ANALOG_INPUT, INT8, RECTIFIED
@@ -34,19 +34,21 @@ class MapScale(Editor):
         self._targets: dict[FakeQuantiser, QRange] = {}
         self._scales: dict[Scale, float] = {}
         self._fixed: set[Scale] = set()
+        self._gridded: set[Scale] = set()
 
     def find(self, network: fx.GraphModule) -> Iterator[Point | Rejection]:
         quantisers = {node: m for node, m in calls(network, FakeQuantiser) if isinstance(m, FakeQuantiser)}
         entrance = next(iter(input_node(network).users))
         analog = _read_by_analog(network)
         self._targets = {m: _target(m, m in analog) for m in quantisers.values()}
-        self._scales, self._fixed = {}, {m.scale for m in analog if m.ceiling is None}
+        self._scales, self._fixed, self._gridded = {}, {m.scale for m in analog if m.ceiling is None}, set()
         for scale in {m.scale: None for m in quantisers.values()}:
             members = [m for m in quantisers.values() if m.scale is scale]
             self._scales[scale] = scale.get() * max(m.qrange.hi / self._targets[m].hi for m in members)
             first = quantisers[entrance]
             if first in members and first in analog and self._targets[first] in self.input_steps:
                 self._scales[scale] = self.input_steps[self._targets[first]]
+                self._gridded.add(scale)
             elif scale in self._fixed:
                 self._scales[scale] = choose_scale(
                     [Seen.by(m.observer, self._targets[m]) for m in members], MSE, base=1.0
@@ -62,9 +64,15 @@ class MapScale(Editor):
         module = module_of(network, point.nodes[0])
         assert isinstance(module, FakeQuantiser)
         module.qrange = self._targets[module]
-        module.scale.rescale(self._scales[module.scale] / module.scale.get())
-        if module.scale in self._fixed and not module.scale.power_of_two:
-            module.scale.freeze()
+        scale = self._scales.pop(module.scale, None)  # once for all that share it
+        if scale is None:
+            return
+        if module.scale in self._gridded:
+            module.scale.freeze(scale)
+        else:
+            module.scale.rescale(scale / module.scale.get())
+            if module.scale in self._fixed and not module.scale.power_of_two:
+                module.scale.freeze()
 
 
 def _target(module: FakeQuantiser, read_by_analog: bool) -> QRange:
@@ -75,5 +83,5 @@ def _target(module: FakeQuantiser, read_by_analog: bool) -> QRange:
 
 def _read_by_analog(network: fx.GraphModule) -> set[FakeQuantiser]:
     """Quantisers of what a layer on the analog core reads."""
-    layers = (node for node, _ in calls(network, FakeConv2d) if core_of(node) == "analog")
+    layers = (node for node, _ in calls(network, FakeConv2d, FakeAnalogConv2d) if core_of(node) == "analog")
     return {source_quantiser(network, node) for node in layers}

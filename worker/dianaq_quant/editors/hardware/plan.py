@@ -16,6 +16,7 @@ import torch
 from torch import fx
 
 from dianaq.errors import QuantisationError
+from dianaq.quantisers import MSE
 from dianaq.ranges import QRange
 from dianaq_quant.editors.hardware.analog_shift import choose_analog_shift
 from dianaq_quant.graph.scales import scale_readers, source_quantiser
@@ -119,7 +120,7 @@ def _plan_analog(
     assert isinstance(quantiser, FakeQuantiser)
     step, offset = analog_affine(layer, planned * gain)
     plan.shifts[node] = choose_analog_shift(
-        step, offset, plan.activations[quantiser.scale], quantiser.qrange, batch_norm_bits
+        step, offset, plan.activations[quantiser.scale], quantiser.qrange, batch_norm_bits, layer.tiles.count
     )
 
 
@@ -199,7 +200,9 @@ def _weight_scale(plan: ScalePlan, link: _Link) -> float:
     assert link.layer is not None
     base = plan.activations[link.sink] / plan.activations[link.source]
     quantiser = link.layer.quantiser
-    return choose_scale([Seen.of(link.layer.weight, quantiser.qrange)], quantiser.spec.strategy, base=base)
+    # A constant interval is of the weights that the recipe knows, not of those that hold a folded BatchNorm.
+    strategy = MSE if quantiser.spec.strategy.strategy == "const" else quantiser.spec.strategy
+    return choose_scale([Seen.of(link.layer.weight, quantiser.qrange)], strategy, base=base)
 
 
 def _within_accumulator(plan: ScalePlan, link: _Link, shift: int) -> int:
