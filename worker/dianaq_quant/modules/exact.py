@@ -15,7 +15,7 @@ from dianaq.ranges import QRange
 from dianaq_quant.modules.adc import Adc
 from dianaq_quant.modules.fake import FakeAnalogConv2d
 from dianaq_quant.modules.structure import Conv2d, convolve
-from dianaq_quant.quantisers.functions import floor_clip, round_clip, round_through
+from dianaq_quant.quantisers.functions import floor_clip, integers_of, round_clip, round_through
 from dianaq_quant.targets.diana import FLOAT32_EXACT_LIMIT, INT8
 
 
@@ -89,7 +89,7 @@ class _ExactLinearOp(nn.Module):
 
     def integer_weight(self) -> Tensor:
         """The weight's integers, in the weight's shape."""
-        return round_clip(self.weight / self.requantise.weight_scale, self.weight_range.lo, self.weight_range.hi)
+        return integers_of(self.weight / self.requantise.weight_scale, self.weight_range)
 
     def integer_bias(self) -> Tensor:
         """The bias's integers in accumulator steps, the rounding constant included; shape (C_out,)."""

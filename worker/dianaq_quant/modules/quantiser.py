@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from dianaq.quantisers import QuantiserSpec
 from dianaq.ranges import QRange
-from dianaq_quant.quantisers import Observer, Seen, choose_offset, choose_scales, quantiser_function, round_clip
+from dianaq_quant.quantisers import Observer, Seen, choose_offset, choose_scales, quantiser_function
+from dianaq_quant.quantisers.functions import integers_of
 from dianaq_quant.quantisers.scales import binary_scale, ternary_scale
 
 Mode = Literal["observe", "bypass", "quantise"]
@@ -151,11 +152,8 @@ class WeightQuantiser(_Quantiser):
         return self.quantise(weight)
 
     def integers(self, weight: Tensor) -> Tensor:
-        """`clip(floor(w/s + 1/2), lo, hi)` with straight-through gradients, of the weight's shape."""
-        ratio: Tensor = weight / self.scale()
-        if self.qrange.step == 2:
-            return torch.where(ratio >= 0, 1.0, -1.0).to(weight.dtype) + (ratio - ratio.detach())
-        return round_clip(ratio, self.qrange.lo, self.qrange.hi)
+        """The integers of the range nearest to `w / s`, with straight-through gradients, of the weight's shape."""
+        return integers_of(weight / self.scale(), self.qrange)
 
     def calibrate(self, weight: Tensor) -> None:
         """Choose the scales (and a free offset) from the weight."""

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from dianaq.ranges import QRange
+
 
 class _RoundClip(Function):
     @staticmethod
@@ -139,6 +141,18 @@ def round_clip(x: Tensor, lo: int, hi: int) -> Tensor:
     if not _differentiates(x):
         return (x + 0.5).floor_().clamp_(lo, hi)
     return _RoundClip.apply(x, lo, hi)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def sign_through(x: Tensor) -> Tensor:
+    """-1 or 1, 1 at zero; with the gradient of the identity where `|x| <= 1` (Hubara et al., 2016)."""
+    signs = torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
+    window = x.clamp(-1, 1)
+    return signs + (window - window.detach()) if _differentiates(x) else signs
+
+
+def integers_of(ratio: Tensor, qrange: QRange) -> Tensor:
+    """The integers of a range nearest to `x / s`, of any shape, with straight-through gradients."""
+    return sign_through(ratio) if qrange.step == 2 else round_clip(ratio, qrange.lo, qrange.hi)
 
 
 def floor_clip(x: Tensor, lo: int, hi: int) -> Tensor:

@@ -92,7 +92,10 @@ class Seen:
         compared after the ReLU."""
         target = self.sample if self.qrange.lo < 0 else self.sample.clamp(min=0)
         step = scale.to(target.dtype).unsqueeze(1)
-        quantised = torch.floor(target / step + 0.5).clamp_(self.qrange.lo, self.qrange.hi).mul_(step)
+        if self.qrange.step == 2:
+            quantised = torch.where(target >= 0, step, -step)
+        else:
+            quantised = torch.floor(target / step + 0.5).clamp_(self.qrange.lo, self.qrange.hi).mul_(step)
         return (quantised - target).square_().mean(1, dtype=torch.float64)
 
 
