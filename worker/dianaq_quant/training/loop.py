@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from dianaq.errors import JobCancelled, QuantisationError
 from dianaq.events import EventBody, Iteration, MetricsBody, ProgressBody
 from dianaq.spec import Training
+from dianaq_quant.modules.quantiser import Scale
 from dianaq_quant.training.augment import flip_crop
 from dianaq_quant.training.data import Data
 from dianaq_quant.training.objective import Objective
@@ -126,11 +127,13 @@ def _rate(step: int, steps_per_epoch: int, settings: Training) -> float:
 
 
 def _optimiser(network: nn.Module, settings: Training) -> torch.optim.Optimizer:
-    """Weights decay; biases and BatchNorm parameters (all of one dimension) do not."""
+    """Weights decay; biases and BatchNorm parameters (all of one dimension) do not, nor do learned scales."""
+    scales = {p for m in network.modules() if isinstance(m, Scale) for p in m.parameters()}
     parameters = list(network.parameters())
+    weights = {p for p in parameters if p.dim() > 1} - scales
     groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p in weights], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p not in weights], "weight_decay": 0.0},
     ]
     if settings.optimiser == "adam":
         return torch.optim.Adam(groups, lr=settings.learning_rate)
