@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dianaq.quantisers import Core
 from dianaq.ranges import QRange
@@ -38,6 +38,15 @@ class AnalogWeights(_Spec):
 
     range: QRange
     epochs: Annotated[int, Field(ge=0, le=10_000)]
+
+    @field_validator("range")
+    @classmethod
+    def _can_be_trained(cls, qrange: QRange) -> QRange:
+        if qrange.is_free or qrange.step != 1 or not qrange.lo < 0 < qrange.hi:
+            raise ValueError(
+                f"analog weights pass through ranges that hold -1, 0 and 1, such as bitwidth 4, signed; got {qrange}"
+            )
+        return qrange
 
 
 class Noise(_Spec):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from dianaq.ranges import QRange
 
@@ -47,6 +49,12 @@ class InitStrategy(_Spec):
     @classmethod
     def _from_name(cls, data: Any) -> Any:
         return {"strategy": data} if isinstance(data, str) else data
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        whole = handler.resolve_ref_schema(handler(schema))
+        names: JsonSchemaValue = {"type": "string", "enum": ["minmax", "meanstd", "mse", "percentile"]}
+        return {"anyOf": [whole, names]}
 
     @model_validator(mode="after")
     def _only_its_own(self) -> Self:

@@ -113,6 +113,16 @@ class QRange(BaseModel):
         """The range of as many integers that starts elsewhere."""
         return QRange(n_levels=self.levels, offset=offset)
 
+    def __eq__(self, other: object) -> bool:
+        """Ranges of the same integers are equal, however they were written."""
+        return isinstance(other, QRange) and self._meaning() == other._meaning()
+
+    def __hash__(self) -> int:
+        return hash(self._meaning())
+
+    def _meaning(self) -> tuple[int, int | None, int]:
+        return self.levels, None if self.is_free else self.lo, self.step
+
     def __str__(self) -> str:
         return f"{self.levels} levels" if self.is_free else f"[{self.lo}, {self.hi}]"
 

@@ -72,11 +72,14 @@ def plan_of(network: fx.GraphModule) -> ScalePlan:
 
 
 def exact_network(
-    model: onnx.ModelProto, cores: CoreMapping = DIGITAL, quantisers: Quantisers | None = None
+    model: onnx.ModelProto,
+    cores: CoreMapping = DIGITAL,
+    quantisers: Quantisers | None = None,
+    batch_norm_bits: int = 8,
 ) -> tuple[fx.GraphModule, Tensor, tuple[int, ...]]:
     """The hardware-exact network in evaluation mode; its calibration data, and the input's shape."""
     network, data, shape = folded_network(model, cores, quantisers)
-    plan, reference = plan_of(network), copy.deepcopy(network)
-    run_editors(network, hardware.exact_editors(plan))
+    plan, reference = plan_scales(network, batch_norm_bits=batch_norm_bits), copy.deepcopy(network)
+    run_editors(network, hardware.exact_editors(plan, batch_norm_bits))
     correct_biases(network, reference, Split(data, None), UNCHANGED)
     return network.eval(), data, shape

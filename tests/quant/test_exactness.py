@@ -32,39 +32,17 @@ from dianaq_quant.modules.integer import (
 )
 from dianaq_quant.modules.structure import Conv2d, Geometry, MaxPool2d
 
+from .numpy_chip import convolution, shift_clip
 from .support import integers, run_onnx
 
 INT8 = QRange(bitwidth=8, signed=True)
 RECTIFIED = QRange(bitwidth=7, signed=False)
 
 
-def shift_clip(accumulator: np.ndarray, shift: int, lo: int, hi: int) -> np.ndarray:
-    return np.clip(accumulator >> shift, lo, hi)
-
-
 def as_int(x: Tensor) -> np.ndarray:
     value = x.numpy()
     assert np.array_equal(value, np.floor(value))
     return value.astype(np.int64)
-
-
-def convolution(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, g: Geometry) -> np.ndarray:
-    """A convolution as its definition reads, in int64."""
-    top, left, bottom, right = g.pads
-    x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    outputs, per_group, height, width = weight.shape
-    rows = (x.shape[2] - g.dilation[0] * (height - 1) - 1) // g.stride[0] + 1
-    columns = (x.shape[3] - g.dilation[1] * (width - 1) - 1) // g.stride[1] + 1
-    y = np.zeros((len(x), outputs, rows, columns), dtype=np.int64) + bias[:, None, None]
-    for o in range(outputs):
-        first = o // (outputs // g.groups) * per_group
-        for i in range(per_group):
-            for r in range(height):
-                for c in range(width):
-                    patch = x[:, first + i, r * g.dilation[0] :, c * g.dilation[1] :]
-                    patch = patch[:, :: g.stride[0], :: g.stride[1]][:, :rows, :columns]
-                    y[:, o] += weight[o, i, r, c] * patch
-    return y
 
 
 def weights_of(*shape: int, seed: int = 1) -> Tensor:

@@ -143,6 +143,14 @@ def test_operands_of_two_additions_tie_both_groups() -> None:
     assert groups(network) == [[1, 2, 3], [4, 5]]
 
 
+def test_a_group_that_joins_another_brings_all_its_members() -> None:
+    def recipe(b: ModelBuilder) -> Tensor:
+        x, y, z = (b.conv(b.input, 2) for _ in range(3))
+        return b.add(b.add(x, y), b.add(z, y))
+
+    assert groups(converted(recipe)) == [[1, 2, 3], [4, 5]]
+
+
 def test_what_was_never_quantised_is_refused_by_name() -> None:
     network, _ = edited((b := ModelBuilder(MAP)).build(b.add(b.input, b.input, name="sum")))
     with pytest.raises(QuantisationError, match="what sum reads was never quantised") as caught:

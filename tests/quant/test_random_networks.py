@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 
-from dianaq.errors import DianaqError, InvalidModel, QuantisationError
+from dianaq.errors import DianaqError, InvalidModel, InvalidSpec, QuantisationError
 from dianaq_quant.editors import canonicalise
 from dianaq_quant.editors.fake_quantise.equalise import Equalise
 from dianaq_quant.graph import run_editors
@@ -62,6 +62,33 @@ def check_pipeline(case: Case) -> None:
         assert str(refusal.param) in refusal.detail
 
 
+def check_mixed(case: Case) -> None:
+    """On both cores all executions agree, or what cannot be is refused by the name of a layer."""
+    refusal: DianaqError | None = None
+    names = [node.name for node in case.model.graph.node]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            outcome = quantise(case.model, {"x_train": case.x}, Path(folder), **case.spec)
+        except (QuantisationError, InvalidModel, InvalidSpec) as error:
+            refusal = error
+        else:
+            assert len(outcome.report["verification"]["executions"]) == 4
+            integer = onnx.load(str(outcome.folder / "htvm/model.onnx"))
+            assert np.isfinite(run_onnx(integer, case.x)).all()
+    if isinstance(refusal, InvalidSpec):
+        event(f"refused: {refusal.detail.split(', but ')[-1].split(',')[0]:.60}")
+        *field, asked = str(refusal.param).split(".", 2)
+        if field == ["mapping", "layers"]:
+            assert asked in case.spec["mapping"]["layers"]
+        else:  # a rule for an operator that the canonical form does without
+            assert (field, asked.endswith(".layers")) == (["recipe", "quantisers"], True)
+        assert any(name in refusal.detail for name in names)
+    elif refusal is not None:
+        assert not case.tame, f"a network of usual magnitudes was refused: {refusal.detail}"
+        assert refusal.param in names
+        assert str(refusal.param) in refusal.detail
+
+
 def check_error(case: Case, integer: onnx.ModelProto) -> None:
     """Bit-exact executions of a wrong network would agree as well: it must also compute what the float one does."""
     expected = logits(case)
@@ -85,6 +112,19 @@ def test_any_network_is_quantised_exactly_or_refused_by_name(case: Case) -> None
 @given(cases(tame=True))
 def test_integer_network_is_close_to_the_float_one(case: Case) -> None:
     check_pipeline(case)
+
+
+@settings(max_examples=FAST)
+@given(cases(mixed=True))
+def test_any_network_is_mapped_to_both_cores_exactly_or_refused_by_name(case: Case) -> None:
+    check_mixed(case)
+
+
+@pytest.mark.slow
+@settings(max_examples=MANY)
+@given(cases(mixed=True))
+def test_many_networks_are_mapped_to_both_cores_exactly_or_refused_by_name(case: Case) -> None:
+    check_mixed(case)
 
 
 @pytest.mark.slow

@@ -19,12 +19,17 @@ SMALLEST = 2.0**-64
 """A learned scale stays positive: far below every scale in use, far above where its reciprocal overflows."""
 
 
+EXPONENT_ERROR = 1e-5
+"""What float32 may add to the logarithm of a power of two between 2^-64 and 2^64: 2^-18 of it, some 4e-6."""
+
+
 class Scale(nn.Module):
     """A positive scale, learned or not. Quantisers that the hardware forces to one scale share one of these.
 
     Args:
         learned: whether it is a parameter.
-        power_of_two: whether it is `2^ceil(t)` of a stored t, with `ds/dt = s ln 2` (Jain et al., 2020).
+        power_of_two: whether it is `2^ceil(t)` of a stored t, with `ds/dt = s ln 2` (Jain et al., 2020). It is set in
+            the middle of the ts that give it, so that neither a first step nor a rounding error doubles it.
     """
 
     def __init__(self, *, learned: bool = False, power_of_two: bool = False) -> None:
@@ -42,6 +47,11 @@ class Scale(nn.Module):
         else:
             self.register_buffer("value", value)
 
+    @property
+    def base(self) -> float | None:
+        """What `choose_scales` is to make a scale of by powers of two; None where any will do."""
+        return 1.0 if self.power_of_two else None
+
     def set(self, scale: Tensor | float, values: int = 1, largest: int = 1) -> None:
         """Set the scale, in units of the tensor it quantises.
 
@@ -51,7 +61,7 @@ class Scale(nn.Module):
             largest: the largest integer of the range.
         """
         real = torch.as_tensor(scale, dtype=torch.float32, device=self.value.device).clone()
-        self._store(torch.log2(real) if self.power_of_two else real)
+        self._store(torch.ceil(torch.log2(real) - EXPONENT_ERROR) - 0.5 if self.power_of_two else real)
         self.gradient_factor = 1 / math.sqrt(max(1, values * largest))
 
     def rescale(self, factor: float) -> None:
@@ -71,10 +81,9 @@ class Scale(nn.Module):
         """The scale as a tensor, through which its parameter learns."""
         value = self.value
         if self.learned and torch.is_grad_enabled():
-            value = value * self.gradient_factor
-            value = value + (self.value - value).detach()
+            value = value.detach() + (value - value.detach()) * self.gradient_factor
         if self.power_of_two:
-            return torch.exp2(value + (torch.ceil(value) - value).detach())
+            return torch.exp2(torch.ceil(value).detach() + (value - value.detach()))
         return value.clamp(min=SMALLEST) if self.learned else value
 
     def get(self) -> float:
@@ -155,7 +164,7 @@ class WeightQuantiser(_Quantiser):
         return self.quantise(weight)
 
     def integers(self, weight: Tensor) -> Tensor:
-        """The range's integers nearest to `w / s`, with straight-through gradients, of the weight's shape."""
+        """The integers of the range nearest to `w / s`, with straight-through gradients, of the weight's shape."""
         return integers_of(weight / self.scale(), self.qrange)
 
     def calibrate(self, weight: Tensor) -> None:
@@ -168,6 +177,7 @@ class WeightQuantiser(_Quantiser):
         else:
             if self.qrange.is_free:
                 self.qrange = choose_offset(Seen.of(weight, self.qrange), self.spec.strategy)
-            scales = choose_scales([Seen.of(weight, self.qrange, dimensions)], self.spec.strategy)
+            seen = [Seen.of(weight, self.qrange, dimensions)]
+            scales = choose_scales(seen, self.spec.strategy, base=self.scale.base)
         shape = [weight.shape[d] if d in dimensions else 1 for d in range(weight.dim())] if dimensions else []
         self.scale.set(scales.reshape(shape), weight.numel() // len(scales), self.qrange.hi)

@@ -143,12 +143,16 @@ def round_clip(x: Tensor, lo: int, hi: int) -> Tensor:
     return _RoundClip.apply(x, lo, hi)  # type: ignore[no-untyped-call, no-any-return]
 
 
+def sign_through(x: Tensor) -> Tensor:
+    """-1 or 1, 1 at zero; with the gradient of the identity where `|x| <= 1` (Hubara et al., 2016)."""
+    signs = torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
+    window = x.clamp(-1, 1)
+    return signs + (window - window.detach()) if _differentiates(x) else signs
+
+
 def integers_of(ratio: Tensor, qrange: QRange) -> Tensor:
-    """The range's integer nearest to each value of `x / s`, any shape: `round_clip`, or the sign of a binary range."""
-    if qrange.step == 1:
-        return round_clip(ratio, qrange.lo, qrange.hi)
-    one = torch.ones((), dtype=ratio.dtype, device=ratio.device)
-    return Sign.apply(ratio, one, qrange.lo, qrange.hi)  # type: ignore[no-untyped-call, no-any-return]
+    """The integers of a range nearest to `x / s`, of any shape, with straight-through gradients."""
+    return sign_through(ratio) if qrange.step == 2 else round_clip(ratio, qrange.lo, qrange.hi)
 
 
 def floor_clip(x: Tensor, lo: int, hi: int) -> Tensor:

@@ -34,7 +34,8 @@ class Observer:
         dimensions: those along which slices differ; none for the whole array. `statistics` are of shape (S,), the
             slices in row-major order of these dimensions.
 
-    Mean and variance are merged in float64 (Chan et al., 1983), so that no order of batches loses precision. The
+    Mean and variance are taken and merged in float64 (Chan et al., 1983): neither the order of batches nor a mean far
+    beyond the standard deviation costs precision. The
     sample is every k-th value, k growing as more is seen, so that all batches weigh the same and no random number
     is drawn.
     """
@@ -53,8 +54,8 @@ class Observer:
         seen = Observer(self.dimensions)
         seen.count = values.shape[1]
         seen._lo, seen._hi = (v.double() for v in values.aminmax(dim=1))
-        variance, mean = torch.var_mean(values, dim=1, correction=0)
-        seen._mean, seen._squares = mean.double(), variance.double() * seen.count
+        variance, seen._mean = torch.var_mean(values.double(), dim=1, correction=0)
+        seen._squares = variance * seen.count
         seen._samples, seen._stride = [values[:, :: self._stride].cpu().clone()], self._stride
         self.merge(seen)
 

@@ -131,13 +131,23 @@ def choose_scale(seen: Sequence[Seen], strategy: InitStrategy, *, base: float | 
 def choose_offset(seen: Seen, strategy: InitStrategy) -> QRange:
     """The range with its free offset fixed: as many integers, starting where the interval starts.
 
-    `s = (b - a) / (n - 1)`, `offset = round(a / s)`, kept within what 8 bits can hold and such that 0 is represented.
+    Of the two integers beside `a / s`, `s = (b - a) / (n - 1)`, the one at which the range covers [a, b] with the
+    smaller scale: rounding to the nearer one can cost half of the precision, where it is -1. The offset is 0 only where
+    what lies below is less than half a step. Zero is always represented.
     """
-    levels = seen.qrange.levels
+    steps = seen.qrange.levels - 1
     a, b = (float(end) for end in seen.interval(strategy))
     a, b = min(a, 0.0), max(b, 0.0)
-    start = round(a / ((b - a) / (levels - 1))) if b > a else -(levels // 2)
-    return seen.qrange.starting_at(max(-(levels - 1) + (b > 0), min(0, start)))
+    if a == b:
+        return seen.qrange.starting_at(-(seen.qrange.levels // 2))
+    exact = a / (b - a) * steps
+
+    def scale(start: int) -> float:
+        above = b / (start + steps) if start > -steps else math.inf if b else 0.0
+        below = a / start if start else 0.0 if -a <= b / steps / 2 else math.inf
+        return max(above, below)
+
+    return seen.qrange.starting_at(min(math.floor(exact), math.ceil(exact), key=scale))
 
 
 def ternary_scale(weight: Tensor, dimensions: tuple[int, ...]) -> Tensor:

@@ -38,7 +38,7 @@ def calibrate(network: fx.GraphModule, split: Split, normalise: Normalisation) -
     for scale, quantisers in shared.items():
         ceilings = [q.ceiling / q.qrange.hi for q in quantisers if q.ceiling is not None]
         seen = [Seen.by(q.observer, q.qrange) for q in quantisers]
-        chosen = max(ceilings) if ceilings else choose_scale(seen, quantisers[0].spec.strategy)
+        chosen = max(ceilings) if ceilings else choose_scale(seen, quantisers[0].spec.strategy, base=scale.base)
         scale.set(chosen, quantisers[0].values_per_sample, quantisers[0].qrange.hi)
     for _, layer in calls(network, FakeConv2d, FakeLinear):
         assert isinstance(layer, FakeConv2d | FakeLinear)

@@ -8,7 +8,7 @@ from torch import fx, nn
 
 from dianaq.errors import InvalidSpec
 from dianaq.quantisers import Quantisers
-from dianaq_quant.editors.fake_quantise.specs import weight_spec
+from dianaq_quant.editors.fake_quantise.specs import check_rules, weight_spec
 from dianaq_quant.graph import Editor, Point, Rejection
 from dianaq_quant.graph.surgery import calls, layer_of, module_of, set_module
 from dianaq_quant.modules.fake import fake_linear_op
@@ -23,6 +23,7 @@ class ConvertLinear(Editor):
         self.quantisers = quantisers
 
     def find(self, network: fx.GraphModule) -> Iterator[Point | Rejection]:
+        check_rules(self.quantisers, network)
         for node, layer in calls(network, Conv2d, nn.Linear):
             spec = weight_spec(self.quantisers, network, node)
             assert isinstance(layer, Conv2d | nn.Linear)

@@ -6,10 +6,27 @@ from fnmatch import fnmatchcase
 
 from torch import fx, nn
 
+from dianaq.errors import InvalidSpec
 from dianaq.quantisers import QuantiserRule, Quantisers, QuantiserSpec
 from dianaq_quant.graph.surgery import core_of, layer_of, module_of, output_node
 from dianaq_quant.modules.fake import FakeConv2d
 from dianaq_quant.modules.structure import Add, Ceiling, Conv2d
+
+
+def check_rules(quantisers: Quantisers, network: fx.GraphModule) -> None:
+    """Refuse a rule whose pattern matches nothing: it would be passed over in silence.
+
+    Raises:
+        InvalidSpec: names the rule, its pattern and the names that there are.
+    """
+    names = list(dict.fromkeys(layer_of(n) for n in network.graph.nodes if n.op in ("placeholder", "call_module")))
+    for index, rule in enumerate(quantisers.rules):
+        if not any(fnmatchcase(name, rule.layers) for name in names):
+            raise InvalidSpec(
+                f"recipe.quantisers.rules.{index} is for {rule.layers!r}, which matches no layer; "
+                f"there are {', '.join(names)}",
+                param=f"recipe.quantisers.rules.{index}.layers",
+            )
 
 
 def weight_spec(quantisers: Quantisers, network: fx.GraphModule, node: fx.Node) -> QuantiserSpec:

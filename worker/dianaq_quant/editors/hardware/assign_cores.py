@@ -9,7 +9,6 @@ from torch import fx, nn
 
 from dianaq.cores import CoreMapping
 from dianaq.errors import InvalidSpec, QuantisationError
-from dianaq.quantisers import Core
 from dianaq_quant.editors.canonicalise.average_pool_to_conv import non_negative
 from dianaq_quant.graph import Editor, Point, Rejection
 from dianaq_quant.graph.surgery import calls, core_of, layer_of, module_of
@@ -42,7 +41,8 @@ class AssignCores(Editor):
         own = [node for node, _ in layers if "inserted" not in node.meta]  # the user's, and not what an editor added
         ends = {own[0], own[-1]} if own else set()
         for node, module in layers:
-            asked = self._asked(layer_of(node))
+            named = self._named(layer_of(node))
+            asked = None if named is None else self.mapping.layers[named]
             wanted = asked or (self.mapping.ends if node in ends else self.mapping.default)
             node.meta["core"] = "digital"  # until it is known that the analog core can run it
             if wanted == "digital":
@@ -51,7 +51,7 @@ class AssignCores(Editor):
             if reason is not None and asked is not None:
                 raise InvalidSpec(
                     f"mapping.layers puts {layer_of(node)!r} on the analog core, but {reason}",
-                    param=f"mapping.layers.{layer_of(node)}",
+                    param=f"mapping.layers.{named}",
                 )
             if reason is None and wanted == "auto":
                 analog, digital = (cycles(_shape(node, module), core) for core in ("analog", "digital"))
@@ -66,11 +66,11 @@ class AssignCores(Editor):
     def apply(self, network: fx.GraphModule, point: Point) -> None:
         """The finder has marked the node: one decision depends on those before it."""
 
-    def _asked(self, layer: str) -> Core | None:
-        """What the job's list says of a layer: its own name before patterns, later patterns before earlier ones."""
+    def _named(self, layer: str) -> str | None:
+        """The job's entry for a layer: its own name before patterns, later patterns before earlier ones."""
         if layer in self.mapping.layers:
-            return self.mapping.layers[layer]
-        matching = [core for pattern, core in self.mapping.layers.items() if fnmatchcase(layer, pattern)]
+            return layer
+        matching = [pattern for pattern in self.mapping.layers if fnmatchcase(layer, pattern)]
         return matching[-1] if matching else None
 
     def _check_names(self, names: list[str]) -> None:

@@ -44,7 +44,7 @@ class MapScale(Editor):
         self._scales, self._fixed, self._gridded = {}, {m.scale for m in analog if m.ceiling is None}, set()
         for scale in {m.scale: None for m in quantisers.values()}:
             members = [m for m in quantisers.values() if m.scale is scale]
-            self._scales[scale] = scale.get() * max(m.qrange.hi / self._targets[m].hi for m in members)
+            self._scales[scale] = scale.get() * max(_factor(m.qrange, self._targets[m]) for m in members)
             first = quantisers[entrance]
             if first in members and first in analog and self._targets[first] in self.input_steps:
                 self._scales[scale] = self.input_steps[self._targets[first]]
@@ -73,6 +73,13 @@ class MapScale(Editor):
             module.scale.rescale(scale / module.scale.get())
             if module.scale in self._fixed and not module.scale.power_of_two:
                 module.scale.freeze()
+
+
+def _factor(before: QRange, after: QRange) -> float:
+    """What a scale grows by. Two's complement has one step in excess below; a learned offset may give it many more,
+    and then what lies below stays representable as well."""
+    up = before.hi / after.hi
+    return up if -before.lo <= before.hi + 1 else max(up, before.lo / after.lo)
 
 
 def _target(module: FakeQuantiser, read_by_analog: bool) -> QRange:

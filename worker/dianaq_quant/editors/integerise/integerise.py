@@ -10,7 +10,7 @@ from dianaq.errors import QuantisationError
 from dianaq_quant.graph import Editor, Point, Rejection
 from dianaq_quant.graph.surgery import calls, layer_of, module_of, set_module
 from dianaq_quant.modules import exact, integer
-from dianaq_quant.targets.diana import ACCUMULATOR_LIMIT
+from dianaq_quant.targets.diana import ACCUMULATOR_LIMIT, FLOAT32_EXACT_LIMIT
 
 _EXACT = (
     exact.ExactInput,
@@ -44,7 +44,7 @@ def _counterpart(node: fx.Node, module: nn.Module | None) -> nn.Module:
     if isinstance(module, exact.ExactLinear):
         return integer.IntegerLinear(*_integers(node, module), _shift(module.requantise))
     if isinstance(module, exact.ExactAnalogConv2d):
-        return _analog(module)
+        return _analog(node, module)
     if isinstance(module, exact.ExactAdd):
         return integer.IntegerAdd(_shift(module.requantise))
     if isinstance(module, exact.ExactGlobalAvgPool2d):
@@ -55,11 +55,23 @@ def _counterpart(node: fx.Node, module: nn.Module | None) -> nn.Module:
     return integer.IntegerOutput(module.scale)
 
 
-def _analog(module: exact.ExactAnalogConv2d) -> integer.IntegerAnalogConv2d:
+def _analog(node: fx.Node, module: exact.ExactAnalogConv2d) -> integer.IntegerAnalogConv2d:
+    """The analog layer's integers.
+
+    Raises:
+        QuantisationError: `a k + l` could leave the integers that float32 holds (many row tiles); names the layer.
+    """
     parts = (module.integer_weight(), module.integer_gain(), module.integer_bias())
     weight, k, offset = (part.detach() for part in parts)
     shift = _shift(module.requantise)
-    return integer.IntegerAnalogConv2d(weight, k, offset, int(module.adc.gain), shift, module.geometry)
+    layer = integer.IntegerAnalogConv2d(weight, k, offset, int(module.adc.gain), shift, module.geometry)
+    if layer.bound >= FLOAT32_EXACT_LIMIT:
+        raise QuantisationError(
+            f"{layer_of(node)}: with {layer.tiles.count} row tiles its k and l can reach {layer.bound:.0f}, which "
+            "float32 does not hold exactly; target.batch_norm_bits 8 keeps them smaller",
+            param=layer_of(node),
+        )
+    return layer
 
 
 def _shift(requantise: exact.Requantisation) -> integer.Shift:
