@@ -24,7 +24,7 @@ LEAST_MAP: dict[Architecture, tuple[int, int] | None] = {
 }
 """Least height and width of an input (channels, height, width), so that something is left after every layer; None for
 an architecture that takes vectors. Convolutions that pad enough leave something of any map; the first of `ds_cnn` is 4
-wide and pads by 1, `lenet5` has two pools around an unpadded 5 x 5 convolution, `cifarnet` halves the map three times."""
+wide and pads by 1, `lenet5` pools before and after an unpadded 5 x 5 convolution, `cifarnet` halves the map thrice."""
 
 
 def shape_fault(architecture: Architecture, shape: tuple[int, ...]) -> str | None:
