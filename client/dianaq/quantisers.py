@@ -33,8 +33,8 @@ class InitStrategy(_Spec):
     """How a scale (and a free offset) follow from observed statistics. A bare name stands for its defaults.
 
     `const`: the interval [a, b]; `minmax`: the extremes; `meanstd`: mean +- `n_std` standard deviations;
-    `percentile`: the interval that leaves out a share of (100 - `percentile`) % ; `mse`: the threshold with the least
-    squared error (the power-of-two one where the scale must be a power of two).
+    `percentile`: the interval that leaves out a share of (100 - `percentile`) % on each side; `mse`: the threshold with
+    the least squared error (the power-of-two one where the scale must be a power of two).
     """
 
     strategy: Literal["const", "minmax", "meanstd", "mse", "percentile"]

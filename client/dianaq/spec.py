@@ -27,6 +27,7 @@ from dianaq.cores import AnalogWeights, CoreMapping, Noise, NoiseSweep, Target
 from dianaq.errors import InvalidSpec
 from dianaq.events import ITERATIONS, Iteration
 from dianaq.quantisers import Quantisers
+from dianaq.zoo import MAX_WIDTH, Architecture, shape_fault
 
 Preset = Literal["ptq", "qat"]
 TaskName = Literal["classification", "reconstruction"]
@@ -189,10 +190,6 @@ def _reference(value: Any) -> Any:
 
 Reference = Annotated[str, BeforeValidator(_reference), Field(min_length=1)]
 
-Architecture = Literal[
-    "resnet8", "resnet20", "mobilenet_v1", "mobilenet_v2", "ds_cnn", "autoencoder", "lenet5", "cifarnet"
-]
-
 MAX_INPUT_VALUES = 2**20
 """Of a zoo network's input: seven images of 224 x 224 x 3, far beyond what the chip's 512 kB of memory hold."""
 
@@ -208,16 +205,17 @@ class ZooModel(_Spec):
     """Without the batch: (channels, height, width), or (values,)."""
     classes: Annotated[int, Field(ge=2, le=MAX_CLASSES)] | None = Field(default=None, validate_default=True)
     """Outputs of a classifier; not given for the autoencoder, which gives its input back."""
-    width: Annotated[float, Field(gt=0, le=4)] = 1.0
+    width: Annotated[float, Field(gt=0, le=MAX_WIDTH)] = 1.0
     """Factor on the number of channels of every layer."""
     weights: Reference | None = None
     """Id of an uploaded weights file; without one the weights are random, and the float iteration trains them."""
 
     @field_validator("input_shape")
     @classmethod
-    def _bounded(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
-        if len(shape) not in (1, 3):
-            raise ValueError(f"takes 1 value, or 3 (channels, height, width); it has {len(shape)}")
+    def _bounded(cls, shape: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        architecture = info.data.get("architecture")  # missing when it has an error of its own
+        if architecture is not None and (fault := shape_fault(architecture, shape)):
+            raise ValueError(fault)
         if math.prod(shape) > MAX_INPUT_VALUES:
             raise ValueError(f"has {math.prod(shape):,} values; at most {MAX_INPUT_VALUES:,} are accepted")
         return shape

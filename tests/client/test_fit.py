@@ -174,7 +174,7 @@ def zoo(**changes: Any) -> Any:
 
 def test_a_zoo_network_fits_by_its_specification() -> None:
     check_fit(zoo(), WEIGHTS, dataset())
-    random = {"architecture": "lenet5", "input_shape": [3, 8, 8], "classes": 10}
+    random = {"architecture": "cifarnet", "input_shape": [3, 8, 8], "classes": 10}
     check_fit(spec(model=random, recipe={"float": {"epochs": 1}}), None, dataset())
 
 
@@ -186,7 +186,7 @@ def test_a_zoo_network_fits_by_its_specification() -> None:
         (zoo(), model(), dataset(), InvalidModel, ["resnet8", "safetensors", "without an architecture"]),
         (spec(), WEIGHTS, dataset(), InvalidModel, ["weights (safetensors)", "--zoo", "ONNX"]),
         (
-            zoo(architecture="autoencoder", classes=None),
+            zoo(architecture="autoencoder", input_shape=[192], classes=None),
             WEIGHTS,
             dataset(),
             InvalidSpec,

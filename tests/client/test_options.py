@@ -136,8 +136,8 @@ def test_a_network_of_the_zoo_in_the_file(recipe: Path) -> None:
     found = parse("--recipe", str(recipe), model=None)
     assert found.model == ZooModel(architecture="resnet8", input_shape=(3, 8, 8), classes=10, weights="mine")
     assert found.start_from == "a/float"
-    over = parse("--recipe", str(recipe), "--classes", "4", "--zoo", "lenet5", "--start-from", "b/fake_quantised")
-    assert over.model == ZooModel(architecture="lenet5", input_shape=(3, 8, 8), classes=4, weights="m")
+    over = parse("--recipe", str(recipe), "--classes", "4", "--zoo", "cifarnet", "--start-from", "b/fake_quantised")
+    assert over.model == ZooModel(architecture="cifarnet", input_shape=(3, 8, 8), classes=4, weights="m")
     assert over.start_from == "b/fake_quantised"
 
 

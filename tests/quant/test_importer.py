@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
 from torch import nn
 
 from dianaq.errors import InvalidModel, UnsupportedOperator
@@ -413,14 +412,28 @@ def test_every_supported_operator_has_a_handler() -> None:
     assert HANDLERS.keys() == SUPPORTED_OPERATORS.keys()
 
 
-def test_weights_are_copied_not_shared() -> None:
-    """Two nodes may use one initialiser; editing one layer must not change the other."""
-
+def test_nodes_that_read_one_weight_stay_tied() -> None:
     def recipe(b: ModelBuilder) -> Tensor:
-        weight = b.constant(np.eye(4))
-        return b.node("MatMul", [b.node("MatMul", [b.input, weight], (4,)), weight], (4,))
+        kernel, matrix = b.constant(b.random.normal(size=(4, 4, 1, 1))), b.constant(np.diag([1, 2, 3, 4]))
+        bias = b.constant(np.zeros(4))
+        x = b.node("Conv", [b.input, kernel, bias], MAP, "conv")
+        x = b.flatten(b.global_pool(b.node("Conv", [x, kernel, bias], MAP, "conv_again")))
+        x = b.node("MatMul", [x, matrix], (4,), "product")
+        x = b.node("Gemm", [x, matrix, bias], (4,), "gemm")
+        x = b.node("Gemm", [x, matrix], (4,), "double", alpha=2.0)
+        return b.node("Gemm", [x, matrix], (4,), "transpose", transB=1)
 
-    first, second = modules(network_of(built(recipe, shape=(4,))).graph, nn.Linear)
-    with torch.no_grad():
-        first.weight.fill_(0)
-    assert torch.equal(second.weight, torch.eye(4))
+    model = built(recipe)
+    network = network_of(model)
+    conv, conv_again = modules(network.graph, Conv2d)
+    product, gemm, double, transpose = modules(network.graph, nn.Linear)
+    assert conv_again.weight is conv.weight
+    assert conv_again.bias is not conv.bias
+    assert gemm.weight is product.weight
+    assert len({id(m.weight) for m in (product, double, transpose)}) == 3
+    assert network.notes == [
+        f"node {second!r} ({kind}) reads the weight of {first!r} again: both keep the same parameter"
+        for second, kind, first in (("conv_again", "Conv", "conv"), ("gemm", "Gemm", "product"))
+    ]
+    x = np.random.default_rng(0).normal(size=(3, *MAP)).astype(np.float32)
+    np.testing.assert_allclose(outputs(network.graph, x), run_onnx(model, x), rtol=1e-4, atol=1e-5)

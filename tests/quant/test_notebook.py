@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from dianaq import ZooModel
-from dianaq.errors import DianaqError, InvalidDataset, InvalidSpec
+from dianaq.errors import DianaqError, InvalidDataset, InvalidModel, InvalidSpec
 from dianaq_quant import Editor, Point, Rejection, quantise
 from dianaq_quant.graph.surgery import calls
 from dianaq_quant.zoo import build
@@ -97,6 +98,69 @@ def test_a_zoo_network_without_weights_is_trained_from_its_seed(tmp_path: Path) 
     assert bytes_[0] == bytes_[1] != bytes_[2]
     with pytest.raises(InvalidSpec, match=r"recipe\.float\.epochs"):
         quantise(zoo, arrays(size=16), tmp_path / "d")
+
+
+def test_a_zoo_networks_weights_may_be_named_in_either_place(tmp_path: Path) -> None:
+    network = build("cifarnet", input_shape=(3, 8, 8), classes=4, width=0.25)
+    torch.save(network.state_dict(), tmp_path / "weights")
+    zoo = ZooModel(architecture="cifarnet", input_shape=(3, 8, 8), classes=4, width=0.25)
+    within = zoo.model_copy(update={"weights": str(tmp_path / "weights")})
+    results = [
+        quantise(zoo, arrays(), tmp_path / "a", weights=tmp_path / "weights"),
+        quantise(within, arrays(), tmp_path / "b"),
+    ]
+    x = torch.rand(4, 3, 8, 8)
+    assert torch.equal(results[0].integer(x), results[1].integer(x))
+    for result in results:
+        with torch.no_grad():
+            reference = network(x)
+            assert (result.exact(x) - reference).abs().max() < 0.2 * reference.abs().max()
+
+
+ONNX = "network.onnx"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "param", "message"),
+    [
+        ({"weights": "w.pt"}, InvalidSpec, "weights", r"'w\.pt' is given, but only a ZooModel takes .*\(Small\)"),
+        ({"network": ONNX, "weights": "w.pt"}, InvalidSpec, "weights", "only a ZooModel takes"),
+        ({"network": ONNX}, InvalidModel, "network", r"there is no file network\.onnx"),
+        ({"data": "none.npz"}, InvalidDataset, "data", r"there is no file none\.npz"),
+        ({"data": {"x_train": np.array([{}, 1])}}, InvalidDataset, "x_train", "x_train is an array of Python objects"),
+        ({"editors": {"canonicalize": []}}, InvalidSpec, "editors.canonicalize", "'canonicalize': .* are canonicalise"),
+        ({"editors": {"import": []}}, InvalidSpec, "editors.import", "'import': before it there is no network"),
+    ],
+)
+def test_arguments_that_cannot_be_meant_are_refused(
+    tmp_path: Path, arguments: dict[str, Any], error: type[DianaqError], param: str, message: str
+) -> None:
+    options = {"network": module(), "data": arrays(), "input_shape": (3, 8, 8), **arguments}
+    with pytest.raises(error, match=message) as caught:
+        quantise(options.pop("network"), options.pop("data"), tmp_path / "out", **options)
+    assert caught.value.param == param
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_weights_file_is_named(tmp_path: Path) -> None:
+    zoo = ZooModel(architecture="resnet8", input_shape=(3, 8, 8), classes=4)
+    for network, weights in ((zoo, "w.pt"), (zoo.model_copy(update={"weights": "w.pt"}), None)):
+        with pytest.raises(InvalidModel, match=r"there is no file w\.pt"):
+            quantise(network, arrays(), tmp_path / "out", weights=weights)
+
+
+def test_arrays_are_all_that_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[str] = []
+    savez = np.savez
+    monkeypatch.setattr(np, "savez", lambda path, **members: (saved.extend(members), savez(path, **members)))
+    quantise(module(), arrays(), tmp_path / "out", input_shape=(3, 8, 8))
+    assert sorted(saved) == ["x_train", "y_train"]  # to older numpy, every keyword is an array
+
+
+def test_the_edits_of_the_import_are_reported(tmp_path: Path) -> None:
+    result = quantise(module(), arrays(), tmp_path / "out", input_shape=(3, 8, 8))
+    edits = {(e["editor"], e["node"], e["applied"]) for e in result.report["edits"] if e["stage"] == "import"}
+    assert {("ModuliseAdditions", "add", True), ("SeparateCalls", "act_1", True)} <= edits
 
 
 class Halve(Editor):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from dianaq.spec import Calibration
+from dianaq.quantisers import Quantisers
 from dianaq_quant.editors import canonicalise, fake_quantise, hardware, integerise
 from dianaq_quant.editors.canonicalise.absorb_bias import AbsorbBias
 from dianaq_quant.editors.fake_quantise.equalise import Equalise
@@ -23,7 +23,7 @@ from dianaq_quant.modules.structure import Conv2d
 from dianaq_quant.training.calibrate import calibrate, correct_biases, observe
 from dianaq_quant.training.data import Split
 
-from .stages import INT8, UNCHANGED, plan_of
+from .stages import TERNARY, UNCHANGED, plan_of
 from .support import kinds, modules, outputs
 from .test_trace import scrambled
 
@@ -184,9 +184,9 @@ def test_layer_before_a_shared_one_is_not_equalised_with_it() -> None:
 def test_folding_gives_each_call_its_own_weight() -> None:
     module = scrambled(Shared()).eval()
     network = canonical(module)
-    run_editors(network, fake_quantise.editors(INT8, INT8, equalise=True))
-    calibrate(network, Split(images(), None), UNCHANGED, Calibration())
-    edits = run_editors(network, [*hardware.MAPPING, *hardware.FOLDING])
+    run_editors(network, fake_quantise.editors(Quantisers(), equalise=True))
+    calibrate(network, Split(images(), None), UNCHANGED)
+    edits = run_editors(network, [*hardware.mapping(TERNARY), *hardware.FOLDING])
     notes = [e.note for e in edits if e.editor == "FoldBatchNorm"]
     assert notes[0] == "bn folded into weight and bias, which no longer are tied to those of other calls"
     assert tied_nodes(network) == set()
@@ -221,9 +221,9 @@ def integer_and_exact(module: nn.Module) -> tuple[fx.GraphModule, fx.GraphModule
     """The integer network of a module, and the hardware-exact one that it is made from."""
     data = Split(images(40), None)
     network = canonical(module)
-    run_editors(network, fake_quantise.editors(INT8, INT8, equalise=True))
-    calibrate(network, data, UNCHANGED, Calibration())
-    run_editors(network, [*hardware.MAPPING, *hardware.FOLDING])
+    run_editors(network, fake_quantise.editors(Quantisers(), equalise=True))
+    calibrate(network, data, UNCHANGED)
+    run_editors(network, [*hardware.mapping(TERNARY), *hardware.FOLDING])
     observe(network, data, UNCHANGED)
     plan, reference = plan_of(network), copy.deepcopy(network)
     run_editors(network, hardware.exact_editors(plan))

@@ -13,12 +13,16 @@ import pytest
 
 from dianaq.errors import InvalidDataset, InvalidModel, InvalidSpec
 from dianaq.events import ITERATIONS, LogBody
+from dianaq.resources import DatasetInfo, SplitInfo
 from dianaq.spec import JobSpec, merge
 from dianaq_quant import pipeline
-from dianaq_quant.checkpoint import load
+from dianaq_quant.checkpoint import Checkpoint, load
 from dianaq_quant.checkpoint.records import META
+from dianaq_quant.graph.shapes import record_shapes
+from dianaq_quant.starting import check_start, origin_of
 
 from .builder import ModelBuilder
+from .stages import imported
 from .support import Outcome, quantise
 
 EPOCH = {"epochs": 1, "learning_rate": 0.01, "batch_size": 16, "distillation": 0.5}
@@ -36,6 +40,7 @@ SPEC: dict[str, Any] = {
     },
 }
 SAMPLES = 64
+ZOO = {"architecture": "resnet8", "input_shape": [3, 5, 5], "classes": 3}
 
 
 def model(seed: int = 3) -> onnx.ModelProto:
@@ -169,13 +174,18 @@ def pixels() -> dict[str, np.ndarray]:
     ("error", "change", "match"),
     [
         (InvalidSpec, {"network": model(4)}, r"the job's model file has the sha256 \w+, but .* from one with sha256"),
+        (
+            InvalidSpec,
+            {"spec": {"model": {**ZOO, "weights": "w"}}},
+            "network is architecture resnet8, .*the checkpoint's is none of the zoo",
+        ),
         (InvalidSpec, {"spec": {"task": "reconstruction"}}, "classification network, the job's task is reconstruction"),
         (InvalidSpec, {"spec": {"mapping": {"layers": {"second": "digital"}}}}, "mapping differs.*'second': 'analog'"),
         (InvalidSpec, {"spec": {"recipe": {"quantisers": {"activations": {"function": "pact"}}}}}, "recipe.quantisers"),
         (InvalidDataset, {"arrays": pixels()}, r"\(6, 6, 3\) do not fit the model's input of shape \(3, 5, 5\)"),
         (InvalidDataset, {"arrays": {**dataset(), "y_test": np.full(20, 3)}}, "the model has 3 classes"),
     ],
-    ids=["model", "task", "mapping", "quantisers", "shape", "labels"],
+    ids=["model", "zoo", "task", "mapping", "quantisers", "shape", "labels"],
 )
 def test_a_job_that_does_not_fit_is_refused(
     whole: Outcome, tmp_path: Path, error: type[Exception], change: dict[str, Any], match: str
@@ -189,3 +199,23 @@ def test_a_job_that_does_not_fit_is_refused(
 def test_a_missing_checkpoint_is_refused(whole: Outcome, tmp_path: Path) -> None:
     with pytest.raises(InvalidModel, match=r"double\.pt cannot be read: No such file"):
         start(whole, "double", tmp_path, SPEC)
+
+
+def test_a_zoo_network_goes_on_as_itself_alone(tmp_path: Path) -> None:
+    job = JobSpec.model_validate({"model": ZOO, "dataset": "d", "recipe": {"float": {"epochs": 1}}})
+    weights = tmp_path / "weights"
+    weights.write_bytes(b"w")
+    made = Checkpoint("float", imported(model()), imported(model()), origin_of(job, (3, 5, 5), weights), {})
+    found = DatasetInfo(splits={"train": SplitInfo(samples=9, sample_shape=(5, 5, 3), dtype="uint8")})
+    record_shapes(made.teacher, (3, 5, 5))
+    for same in ({}, {"weights": "renamed"}):
+        check_start(made, child(**same), weights if same else None, found)
+    with pytest.raises(InvalidSpec, match=r"architecture resnet20, .*the checkpoint's is architecture resnet8"):
+        check_start(made, child(architecture="resnet20"), None, found)
+    weights.write_bytes(b"other")
+    with pytest.raises(InvalidSpec, match="sha256"):
+        check_start(made, child(weights="weights"), weights, found)
+
+
+def child(**changes: Any) -> JobSpec:
+    return JobSpec.model_validate({"model": {**ZOO, **changes}, "dataset": "d", "start_from": "parent/float"})

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
+from dianaq.cores import CoreMapping
 from dianaq.errors import InvalidModel, QuantisationError, UnsupportedOperator
-from dianaq.ranges import QRange
-from dianaq_quant.editors import fake_quantise
+from dianaq_quant.editors import hardware
 from dianaq_quant.graph import run_editors
 from dianaq_quant.importers import Network, import_module
 from dianaq_quant.importers.trace import CANONICAL
@@ -450,7 +450,6 @@ def test_further_arguments_with_defaults_are_accepted() -> None:
 
 def test_leaky_relu_is_refused_by_the_quantisation() -> None:
     network = import_module(nn.Sequential(conv(), nn.LeakyReLU(0.1)), MAP)
-    int8 = QRange(bitwidth=8)
-    with pytest.raises(QuantisationError, match=r"1: no core computes a LeakyReLU \(0.1\)") as caught:
-        run_editors(network.graph, fake_quantise.editors(int8, int8, equalise=False))
+    with pytest.raises(QuantisationError, match=r"1 \(LeakyReLU\): no core computes it") as caught:
+        run_editors(network.graph, hardware.assignment(CoreMapping()))
     assert caught.value.param == "1"

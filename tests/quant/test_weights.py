@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dianaq.errors import InvalidModel
-from dianaq_quant.importers import checkpoint, load_weights
+from dianaq_quant.importers import load_weights
 
 
 def network() -> nn.Module:
@@ -42,7 +42,19 @@ def test_safetensors(tmp_path: Path) -> None:
     assert_loaded(net)
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".pth"])
+def written(path: Path, state: dict[str, Any], format: str) -> Path:
+    save_file(state, path) if format == "safetensors" else torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize("format", ["safetensors", "pytorch"])
+@pytest.mark.parametrize("name", ["9f86d081884c7d65", "w.bin", "w.safetensors", "w.pt"])
+def test_the_content_tells_the_format_and_not_the_name(tmp_path: Path, name: str, format: str) -> None:
+    net = network()
+    assert load_weights(net, written(tmp_path / name, trained(), format)) == []
+    assert_loaded(net)
+
+
 @pytest.mark.parametrize(
     ("wrap", "notes"),
     [
@@ -56,8 +68,8 @@ def test_safetensors(tmp_path: Path) -> None:
     ],
     ids=["plain", "state_dict", "model", "prefix"],
 )
-def test_checkpoint(tmp_path: Path, suffix: str, wrap: Any, notes: list[str]) -> None:
-    path = tmp_path / f"my weights{suffix}"
+def test_checkpoint(tmp_path: Path, wrap: Any, notes: list[str]) -> None:
+    path = tmp_path / "my weights.pth"
     torch.save(wrap(trained()), path)
     net = network()
     assert load_weights(net, path) == notes
@@ -89,21 +101,21 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "missing": ({"0.bias": None}, "0.bias", "missing '0.bias'; the network's own are '0.weight', '0.bias'"),
     "unexpected": ({"2.weight": torch.ones(1)}, "2.weight", "unexpected '2.weight'"),
     "shape": ({"0.weight": torch.ones(3, 2, 3, 3)}, "0.weight", r"\(3, 2, 3, 3\); \(3, 2, 1, 1\) is accepted"),
-    "half": ({"0.bias": torch.ones(3).half()}, "0.bias", "0.bias is torch.float16; torch.float32 is accepted"),
-    "double": ({"0.bias": torch.ones(3).double()}, "0.bias", "0.bias is torch.float64; torch.float32 is accepted"),
-    "integers": ({"0.bias": torch.ones(3).int()}, "0.bias", "0.bias is torch.int32; torch.float32 is accepted"),
-    "NaN": ({"0.bias": torch.tensor([0, torch.nan, 1])}, "0.bias", "0.bias holds NaN or infinity"),
-    "infinity": ({"1.weight": torch.tensor([0, torch.inf, 1])}, "1.weight", "finite numbers are accepted"),
+    "NaN": ({"0.bias": torch.tensor([0, torch.nan, 1])}, "0.bias", "0.bias'? holds (NaN|nan)"),
+    "infinity": (
+        {"1.weight": torch.tensor([0, torch.inf, 1])},
+        "1.weight",
+        "finite numbers are accepted|1.weight' holds inf",
+    ),
     "variance": ({"1.running_var": -torch.ones(3)}, "1.running_var", r"holds a negative variance \(-1.0\)"),
 }
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("format", ["pytorch", "safetensors"])
 @pytest.mark.parametrize(("change", "name", "message"), FAULTS.values(), ids=FAULTS)
-def test_fault_names_the_tensor(tmp_path: Path, suffix: str, change: dict[str, Any], name: str, message: str) -> None:
+def test_fault_names_the_tensor(tmp_path: Path, format: str, change: dict[str, Any], name: str, message: str) -> None:
     state = {key: value for key, value in (trained() | change).items() if value is not None}
-    path = tmp_path / f"w{suffix}"
-    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    path = written(tmp_path / "w", state, format)
     net = network()
     before = {key: value.clone() for key, value in net.state_dict().items()}
     with pytest.raises(InvalidModel, match=message) as caught:
@@ -112,10 +124,21 @@ def test_fault_names_the_tensor(tmp_path: Path, suffix: str, change: dict[str, A
     assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
 
 
-def test_tensors_that_are_not_dense_are_refused(tmp_path: Path) -> None:
-    torch.save(trained() | {"0.bias": torch.ones(3).to_sparse()}, tmp_path / "w.pt")
-    with pytest.raises(InvalidModel, match=r"0.bias is sparse"):
-        load_weights(network(), tmp_path / "w.pt")
+@pytest.mark.parametrize(
+    ("bias", "messages"),
+    [
+        (torch.ones(3).half(), ("type half; weights must be float32", "'0.bias' is 'F16'")),
+        (torch.ones(3).double(), ("type double; weights must be float32", "'0.bias' is 'F64'")),
+        (torch.ones(3).int(), ("0.bias is torch.int32; torch.float32 is accepted", "'0.bias' is I32")),
+        (torch.ones(3).to_sparse(), ("_rebuild_sparse_tensor, not weights alone", None)),
+    ],
+    ids=["half", "double", "integers", "sparse"],
+)
+def test_other_types_are_refused(tmp_path: Path, bias: Tensor, messages: tuple[str, str | None]) -> None:
+    for format, message in zip(("pytorch", "safetensors"), messages, strict=True):
+        if message is not None:
+            with pytest.raises(InvalidModel, match=message):
+                load_weights(network(), written(tmp_path / format, trained() | {"0.bias": bias}, format))
 
 
 def test_a_tensor_that_pretends_to_be_huge_is_refused_by_its_shape(tmp_path: Path) -> None:
@@ -124,22 +147,15 @@ def test_a_tensor_that_pretends_to_be_huge_is_refused_by_its_shape(tmp_path: Pat
         load_weights(network(), tmp_path / "w.pt")
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("format", ["pytorch", "safetensors"])
 @pytest.mark.parametrize("kept", [0, 5, 300, 0.9])
-def test_truncated_file(tmp_path: Path, suffix: str, kept: float) -> None:
-    path = tmp_path / f"w{suffix}"
-    save_file(trained(), path) if suffix == ".safetensors" else torch.save(trained(), path)
+def test_truncated_file(tmp_path: Path, format: str, kept: float) -> None:
+    path = written(tmp_path / "w", trained(), format)
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
-    with pytest.raises(InvalidModel, match=rf"w{suffix} is no ") as caught:
+    with pytest.raises(InvalidModel, match=r"^w: ") as caught:
         load_weights(network(), path)
-    assert caught.value.param == path.name
-
-
-def test_unknown_suffix(tmp_path: Path) -> None:
-    (tmp_path / "w.bin").touch()
-    with pytest.raises(InvalidModel, match=r"w.bin: weights are accepted as .safetensors, .pt or .pth"):
-        load_weights(network(), tmp_path / "w.bin")
+    assert caught.value.param == "w"
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -161,7 +177,7 @@ class Surprise:
 def test_objects_are_not_unpickled(tmp_path: Path, content: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save(content, tmp_path / "w.pt")
-    with pytest.raises(InvalidModel, match=r"w.pt holds more than tensors in plain containers"):
+    with pytest.raises(InvalidModel, match=r"w.pt: the file holds .*, not weights alone"):
         load_weights(network(), tmp_path / "w.pt")
     assert not (tmp_path / "surprise").exists()
 
@@ -170,7 +186,7 @@ def test_bare_pickles_are_refused(tmp_path: Path) -> None:
     (tmp_path / "w.pt").write_bytes(pickle.dumps(Surprise()))
     torch.save(trained(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     for name in ("w.pt", "old.pt"):
-        with pytest.raises(InvalidModel, match=r"is no zip file as torch.save has written since PyTorch 1.6"):
+        with pytest.raises(InvalidModel, match=f"^{name}: the file is a pickle"):
             load_weights(network(), tmp_path / name)
 
 
@@ -183,52 +199,32 @@ def test_other_contents_are_refused(tmp_path: Path, content: Any) -> None:
         load_weights(network(), tmp_path / "w.pt")
 
 
-def rewritten(
-    path: Path, compression: int = zipfile.ZIP_STORED, rename: tuple[str, str] = ("", ""), **extra: bytes
-) -> Path:
-    """A checkpoint with members of other names, compressed, or added to."""
+def rewritten(path: Path, compression: int = zipfile.ZIP_STORED, **members: bytes) -> Path:
+    """A checkpoint whose members are compressed, replaced or added to."""
     torch.save(trained(), path)
     with zipfile.ZipFile(path) as archive:
-        members = {info.filename: archive.read(info) for info in archive.infolist()}
+        old = {info.filename: archive.read(info) for info in archive.infolist()}
     with zipfile.ZipFile(path, "w", compression) as archive:
-        for name, content in members.items():
-            archive.writestr(name.replace(*rename) if rename[0] else name, content)
-        for name, content in extra.items():
+        for name, content in (old | members).items():
             archive.writestr(name, content)
     return path
 
 
-@pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"compression": zipfile.ZIP_DEFLATED}, "w/data.pkl is compressed or encrypted; stored members"),
-        ({"rename": ("w/data/0", "../data/0")}, "holds '../data/0', which torch.save does not write"),
-        ({"rename": ("w/data/0", "/etc/data/0")}, "holds '/etc/data/0'"),
-        ({"rename": ("w/data/0", "x/data/0")}, "not exactly one folder with one data.pkl"),
-        ({"rename": ("w/data.pkl", "w/version")}, "not exactly one folder with one data.pkl"),
-        ({"w/code/__torch__.py": b""}, "TorchScript file. save its state_dict"),
-        ({"w/data/0": b"again"}, "members of one name"),
+        ({"compression": zipfile.ZIP_DEFLATED}, "w/data.pkl' of the zip archive is compressed"),
+        ({"w/code/__torch__.py": b""}, "holds a program"),
+        ({"w/data.pkl": b"\x80\x02."}, "cannot be read"),
     ],
+    ids=["compressed", "program", "damaged"],
 )
 def test_archives_that_torch_does_not_write(tmp_path: Path, options: dict[str, Any], message: str) -> None:
-    path = rewritten(tmp_path / "w.pt", **options)
     with pytest.raises(InvalidModel, match=message):
-        load_weights(network(), path)
+        load_weights(network(), rewritten(tmp_path / "w.pt", **options))
 
 
 def test_an_archive_written_anew_is_accepted(tmp_path: Path) -> None:
     net = network()
     load_weights(net, rewritten(tmp_path / "w.pt"))
     assert_loaded(net)
-
-
-@pytest.mark.parametrize(
-    ("limit", "message"),
-    [("MAX_BYTES", "bytes; up to 100"), ("MAX_MEMBERS", "members; up to 2"), ("MAX_PICKLE_BYTES", "bytes; up to 100")],
-)
-def test_sizes_are_bounded(tmp_path: Path, limit: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.save(trained(), tmp_path / "w.pt")
-    monkeypatch.setattr(checkpoint, limit, 2 if limit == "MAX_MEMBERS" else 100)
-    with pytest.raises(InvalidModel, match=message):
-        load_weights(network(), tmp_path / "w.pt")

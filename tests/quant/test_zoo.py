@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnxruntime
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from dianaq.errors import InvalidSpec
+from dianaq.zoo import LEAST_MAP, Architecture
 from dianaq_quant.importers import import_module, load_weights
 from dianaq_quant.zoo import ARCHITECTURES, build
 from dianaq_quant.zoo.common import scaled
@@ -61,14 +62,14 @@ def test_width_scales_channels_to_multiples_of_eight() -> None:
     ("changes", "param", "message"),
     [
         ({"name": "resnet9"}, "name", "no architecture 'resnet9'; there are resnet8, resnet20, mobilenet_v1"),
-        ({"input_shape": (32, 32)}, "input_shape", r"takes an input of 3 positive sizes, as \(3, 32, 32\)"),
+        ({"input_shape": (32, 32)}, "input_shape", r"resnet8 takes images .* not \(32, 32\)"),
         ({"input_shape": (3, 32, 0)}, "input_shape", r"not \(3, 32, 0\)"),
         ({"classes": 0}, "classes", "classes must be a positive integer, not 0"),
-        ({"width": 0.0}, "width", "width must be above 0 and at most 16.0, not 0.0"),
+        ({"width": 0.0}, "width", "width must be above 0 and at most 4, not 0.0"),
         ({"width": float("nan")}, "width", "not nan"),
         ({"name": "lenet5", "input_shape": (1, 11, 28)}, "input_shape", "maps of at least 12 x 12, not 11 x 28"),
         ({"name": "cifarnet", "input_shape": (1, 8, 7)}, "input_shape", "maps of at least 8 x 8, not 8 x 7"),
-        ({"name": "ds_cnn", "input_shape": (1, 8, 1)}, "input_shape", r"ds_cnn cannot take an input of \(1, 8, 1\)"),
+        ({"name": "ds_cnn", "input_shape": (1, 8, 1)}, "input_shape", "maps of at least 1 x 2, not 8 x 1"),
         ({"name": "autoencoder", "input_shape": (20,)}, "classes", "classes must be its 20 features, not 4"),
     ],
 )
@@ -79,10 +80,23 @@ def test_what_does_not_fit_is_refused(changes: dict[str, Any], param: str, messa
     assert caught.value.param == param
 
 
-@pytest.mark.parametrize("name", ["lenet5", "cifarnet"])
-def test_smallest_maps_work(name: str) -> None:
-    size = {"lenet5": 12, "cifarnet": 8}[name]
-    assert isinstance(build(name, input_shape=(1, size, size), classes=2), nn.Module)
+@pytest.mark.parametrize("name", [name for name, least in LEAST_MAP.items() if least is not None])
+def test_the_least_maps_are_those_of_which_something_is_left(name: Architecture) -> None:
+    least = LEAST_MAP[name]
+    assert least is not None
+    with torch.no_grad():
+        network = build(name, input_shape=(1, *least), classes=2, width=0.25)
+        assert network(torch.zeros(1, 1, *least)).shape == (1, 2)
+        for shape in ((least[0] - 1, least[1]), (least[0], least[1] - 1)):
+            x = torch.zeros(1, 1, *shape)
+            with pytest.raises((RuntimeError, UserWarning)):  # torch warns of layers without weights
+                _ = network(x) if 0 in shape else ARCHITECTURES[name].make((1, *shape), 2, 0.25)(x)
+
+
+def test_the_specification_knows_the_zoo() -> None:
+    assert set(get_args(Architecture)) == set(LEAST_MAP) == set(ARCHITECTURES)
+    with pytest.raises(InvalidSpec, match=r"at most 4, not 4\.5"):
+        build("lenet5", input_shape=(1, 28, 28), classes=2, width=4.5)
 
 
 TRAINED = [

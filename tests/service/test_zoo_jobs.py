@@ -107,13 +107,30 @@ def test_networks_of_the_zoo_are_compared_by_what_they_are(api: Api) -> None:
     parent = api.submit(model=ZOO, **TRAINED)["id"]
     api.succeed(parent, "checkpoints/float.pt")
     api.submit(model=ZOO, start_from=f"{parent}/float")
-    api.submit(model={**ZOO, "weights": api.add_weights()}, start_from=f"{parent}/float")
     for change in ({"width": 0.5}, {"architecture": "resnet20"}, {"classes": 11}):
         assert (
             "of another network"
             in refused(api, 422, "invalid-spec", model={**ZOO, **change}, start_from=f"{parent}/float").detail
         )
     refused(api, 422, "invalid-spec", model=api.add_model(), start_from=f"{parent}/float")
+
+
+def test_a_zoo_network_keeps_the_weights_that_it_was_made_from(api: Api) -> None:
+    weights, other = api.add_weights(), api.add_weights()
+    with api.services.database.write() as session:
+        session.execute(update(ModelRow).where(ModelRow.id == other).values(sha256="1" * 64))
+    first = api.submit(model={**ZOO, "weights": weights})["id"]
+    api.succeed(first, "checkpoints/float.pt")
+    second = api.submit(model=ZOO, start_from=f"{first}/float")["id"]
+    api.succeed(second, "checkpoints/float.pt")
+    random = api.submit(model=ZOO, **TRAINED)["id"]
+    api.succeed(random, "checkpoints/float.pt")
+    for parent in (first, second):
+        for same in (weights, api.add_weights()):
+            api.submit(model={**ZOO, "weights": same}, start_from=f"{parent}/float")
+    for parent, name in ((first, other), (second, other), (random, weights)):
+        problem = refused(api, 422, "invalid-spec", model={**ZOO, "weights": name}, start_from=f"{parent}/float")
+        assert (problem.param, "not made from these weights" in problem.detail) == ("model.weights", True)
 
 
 @pytest.mark.parametrize("state", ["queued", "running", "cancelling", "failed", "cancelled"])

@@ -107,7 +107,7 @@ def test_networks_of_the_zoo_with_and_without_weights(service: Service) -> None:
     uploaded = service.http.post("/v1/models?name=w.safetensors", content=weights).json()
     assert uploaded["info"]["format"] == "safetensors"
     dataset = add_uploads(service.database, Storage(service.stack.data_dir))["dataset"]
-    zoo = {"architecture": "lenet5", "input_shape": [3, 8, 8], "classes": 10}
+    zoo = {"architecture": "cifarnet", "input_shape": [3, 8, 8], "classes": 10}
     random = service.start(model=zoo, dataset=dataset, recipe={"float": {"epochs": 1}})
     loaded = service.start(model={**zoo, "weights": uploaded["id"]}, dataset=dataset)
     for job, content in ((random, fake.RANDOM), (loaded, weights)):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import fx, nn
 
-from dianaq.errors import InvalidSpec
+from dianaq.errors import InvalidDataset, InvalidModel, InvalidSpec
 from dianaq.events import EventBody, Stage
 from dianaq.spec import ZooModel, checkpoint_of, parse_spec
 from dianaq_quant.graph import Editor
@@ -53,7 +53,7 @@ def quantise(
         data: arrays, or the path of an npz file.
         out_dir: the bundle's folder; must not exist, or be empty.
         input_shape: shape of one sample of a module's input; default: that of the samples.
-        weights: weights file of a zoo network.
+        weights: weights file of a zoo network; default: that which its `weights` names.
         editors: a user's own graph editors, which run before those of the stage that they are given for.
         emit: receives what happens.
         spec: the other fields of a `JobSpec`: `recipe`, `preprocessing`, `mapping`, `task`, `start_from`...
@@ -65,17 +65,29 @@ def quantise(
         >>> result = quantise(model, {"x_train": x, "y_train": y}, "out", recipe={"preset": "ptq"})
         >>> result.report["accuracy"]
     """
+    if weights is not None and not isinstance(network, ZooModel):
+        raise InvalidSpec(
+            f"weights {str(weights)!r} is given, but only a ZooModel takes a weights file; this network "
+            f"({type(network).__name__}) has its own",
+            param="weights",
+        )
     module = network if isinstance(network, nn.Module) else None
-    name = type(network).__name__ if module is not None else network
-    job = parse_spec({"recipe": {"preset": "ptq"}, **spec, "model": _named(name), "dataset": "data"})
-    if isinstance(network, Path | str):
-        weights = network  # the file that the network comes from
+    file: Path | str | None
+    if isinstance(network, ZooModel):
+        file = weights or network.weights
+        name: object = network.model_copy(update={"weights": None if file is None else str(file)})
+    else:
+        file = None if isinstance(network, nn.Module) else network
+        name = type(network).__name__ if file is None else str(file)
+    if file is not None and not Path(file).is_file():
+        raise InvalidModel(f"there is no file {file}", param="network" if weights is None else "weights")
+    job = parse_spec({"recipe": {"preset": "ptq"}, **spec, "model": name, "dataset": "data"})
     start = None if job.start is None else Path(job.start[0]) / checkpoint_of(job.start[1])
     with tempfile.TemporaryDirectory() as folder:
         path = _file(data, Path(folder))
         state = run(
             job,
-            model_path=None if weights is None else Path(weights),
+            model_path=None if file is None else Path(file),
             dataset_path=path,
             out_dir=Path(out_dir),
             emit=emit,
@@ -88,16 +100,22 @@ def quantise(
     return Quantised(state.network, state.integer.graph, state.report.as_json(), Path(out_dir))
 
 
-def _named(network: object) -> object:
-    return str(network) if isinstance(network, Path) else network
-
-
 def _file(data: Arrays | Path | str, folder: Path) -> Path:
-    """The dataset as a file, which is inspected like an uploaded one."""
+    """The dataset as a file, which is inspected like an uploaded one.
+
+    Raises:
+        InvalidDataset: there is no such file, or an array holds objects.
+    """
     if isinstance(data, Path | str):
+        if not Path(data).is_file():
+            raise InvalidDataset(f"there is no file {data}", param="data")
         return Path(data)
     path = folder / "data.npz"
-    np.savez(path, allow_pickle=False, **data)
+    arrays = {name: np.asarray(array) for name, array in data.items()}
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise InvalidDataset(f"{name} is an array of Python objects; numbers are accepted", param=name)
+    np.savez(path, **arrays)  # type: ignore[arg-type]  # to mypy one of them might be its allow_pickle
     return path
 
 

@@ -86,6 +86,7 @@ def import_(state: State) -> None:
     if made:
         check_interface(spec, interface_of(spec, None, imported), found)
     state.network, state.input_shape = imported.graph, imported.input_shape
+    state.report.add_edits("import", imported.edits)
     for note in imported.notes:
         _note(state, note)
     _load(state)
@@ -245,7 +246,7 @@ def run(
         should_stop: polled between steps; true ends the job.
         start_from: the checkpoint that `spec.start_from` names; the stages up to its iteration are left out.
         module, input_shape: a network made in Python, in place of the file, and the shape of one sample of its input.
-        editors: a user's own, which run before the stage's.
+        editors: a user's own, which run before the stage's; none for `import`, before which there is no network.
 
     Returns:
         The state that the last stage left: the exact and the integer network, and the report.
@@ -254,6 +255,7 @@ def run(
         DianaqError: says what is wrong with the input, or which layer cannot be brought onto the chip.
         JobCancelled: `should_stop` turned true.
     """
+    _check_editors(editors or {})
     torch.manual_seed(spec.recipe.seed)
     report = Report(spec)
     with new_bundle(out_dir, spec) as folder:
@@ -274,6 +276,15 @@ def run(
         (folder / "report.json").write_text(json.dumps(report.as_json(), indent=2) + "\n")
         (folder / "README.md").write_text(bundle_readme(report))
     return state
+
+
+def _check_editors(editors: Mapping[Stage, Sequence[Editor]]) -> None:
+    """Raises `InvalidSpec` for editors that would never run, or run on nothing."""
+    known = [name for name, _ in STAGES if name != "import"]
+    for stage in editors:
+        if stage not in known:
+            why = "before it there is no network" if stage == "import" else "there is no such stage"
+            raise InvalidSpec(f"editors for {stage!r}: {why}; there are {', '.join(known)}", param=f"editors.{stage}")
 
 
 def _start(state: State, path: Path) -> list[tuple[Stage, Callable[[State], None]]]:

@@ -27,7 +27,7 @@ def origin_of(
         mapping=spec.mapping,
         quantisers=_plain(spec.recipe.quantisers),
         seed=spec.recipe.seed,
-        model=spec.model_dump(mode="json", by_alias=True)["model"],
+        model=_model(spec),
         model_sha256=None if model_path is None else sha256(model_path),
     )
     if start is None:
@@ -40,12 +40,20 @@ def check_start(start: Checkpoint, spec: JobSpec, model_path: Path | None, datas
     """Refuse a job that cannot start from a checkpoint; give what its reader should know.
 
     Raises:
-        InvalidSpec: another task or model file than the checkpoint's, or cores or quantisers that it has settled.
+        InvalidSpec: another task, zoo network or model file (a zoo network's weights) than the checkpoint's, or cores
+            or quantisers that it has settled. A job may leave the file out: the checkpoint has the network.
         InvalidDataset: the dataset does not fit its network, or as `check_fit` says.
     """
     origin = start.origin
     if spec.task != origin.task:
         raise InvalidSpec(f"the checkpoint is of a {origin.task} network, the job's task is {spec.task}", param="task")
+    asked, made_of = _architecture(_model(spec)), _architecture(origin.model)
+    if asked != made_of:
+        raise InvalidSpec(
+            f"the job's network is {_named(asked)}, but the checkpoint's is {_named(made_of)}; "
+            "start from it with the same network",
+            param="model",
+        )
     if model_path is not None and (digest := sha256(model_path)) != origin.model_sha256:
         made = "without a model file" if origin.model_sha256 is None else f"from one with sha256 {origin.model_sha256}"
         raise InvalidSpec(
@@ -83,6 +91,20 @@ def _check_settled(name: str, start: Checkpoint, spec: JobSpec) -> list[str]:
             param=_SETTLED[name],
         )
     return [] if asked == kept else [f"{_SETTLED[name]} is that of the checkpoint: {_brief(kept)}"]
+
+
+def _model(spec: JobSpec) -> str | dict[str, Any]:
+    model: str | dict[str, Any] = spec.model_dump(mode="json", by_alias=True)["model"]
+    return model
+
+
+def _architecture(model: str | dict[str, Any]) -> dict[str, Any] | None:
+    """What a zoo network is, whatever its weights; None for a network from a file or from Python."""
+    return None if isinstance(model, str) else {name: value for name, value in model.items() if name != "weights"}
+
+
+def _named(architecture: dict[str, Any] | None) -> str:
+    return "none of the zoo" if architecture is None else _brief(architecture)
 
 
 def _plain(settings: CoreMapping | Quantisers) -> dict[str, Any]:

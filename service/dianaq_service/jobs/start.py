@@ -22,7 +22,7 @@ def check_start(session: Session, owner: str, spec: JobSpec, model: ModelRow | N
         model: the file that the job's network comes from.
 
     Raises:
-        InvalidSpec: the owner has no such job, or it is of another network.
+        InvalidSpec: the owner has no such job, or it is of another network, or of other weights.
         Conflict: it has not succeeded, or left no checkpoint.
     """
     if spec.start is None:
@@ -31,6 +31,12 @@ def check_start(session: Session, owner: str, spec: JobSpec, model: ModelRow | N
     of_parent = JobSpec.model_validate(parent.spec)
     if isinstance(spec.model, ZooModel) and isinstance(of_parent.model, ZooModel):
         same = spec.model.same_network(of_parent.model)
+        if same and model is not None and not _is_content_of(session, model, _origin(session, owner, parent).model_id):
+            raise InvalidSpec(
+                f"the network of job {parent.id} was not made from these weights; leave them out (the checkpoint has "
+                "its own), or name the same file, which must not have been removed",
+                param="model.weights",
+            )
     elif isinstance(spec.model, ZooModel) or isinstance(of_parent.model, ZooModel):
         same = False
     else:
@@ -72,6 +78,15 @@ def _parent(session: Session, owner: str, start: tuple[str, Iteration]) -> JobRo
             param="start_from",
         )
     return row
+
+
+def _origin(session: Session, owner: str, job: JobRow) -> JobRow:
+    """The job of whose file a job's network was made: a zoo network without weights has those of where it started."""
+    spec = JobSpec.model_validate(job.spec)
+    while spec.upload is None and spec.start is not None:
+        job = _parent(session, owner, spec.start)
+        spec = JobSpec.model_validate(job.spec)
+    return job
 
 
 def _is_content_of(session: Session, model: ModelRow, other_id: str | None) -> bool:

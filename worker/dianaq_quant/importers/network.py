@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import fx, nn
 
+from dianaq_quant.graph import Edit
 from dianaq_quant.graph.surgery import free_name, identifier
 
 RESERVED = {"input", "output"}
@@ -17,7 +18,8 @@ class Network:
     """An imported network.
 
     `graph` has one input and one output; each node's `meta["layer"]` is the user's name of what it computes: its ONNX
-    node's name, or the dotted name of its module. `notes` tell what was left out on the way.
+    node's name, or the dotted name of its module. `notes` tell what was left out on the way; `edits`, by those names,
+    what the editors of a traced network did and passed over.
     """
 
     graph: fx.GraphModule
@@ -25,6 +27,7 @@ class Network:
     input_shape: tuple[int, ...]
     output_name: str
     notes: list[str] = field(default_factory=list)
+    edits: list[Edit] = field(default_factory=list)
 
 
 def free_name_of(root: nn.Module, name: str) -> str:

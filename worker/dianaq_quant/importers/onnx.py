@@ -38,6 +38,7 @@ class Importer:
             i.name: numpy_helper.to_array(i) for i in model.graph.initializer
         }
         self.values: dict[str, Value] = {}
+        self.weights: dict[tuple[str, bool], tuple[str, nn.Parameter]] = {}
         self.notes: list[str] = []
 
     def constant(self, name: str) -> np.ndarray[Any, Any] | None:
@@ -47,6 +48,24 @@ class Importer:
     def tensor(self, name: str) -> Tensor:
         """A constant as a float32 tensor."""
         return torch.from_numpy(np.array(self.constants[name], dtype=np.float32))
+
+    def weight(self, step: Step, name: str, value: Tensor, transposed: bool = False) -> nn.Parameter:
+        """A linear layer's weight as a parameter: the same one for all nodes that read one constant in the same way.
+
+        Biases and BatchNorms stay apart: exporters store equal arrays once, and many a layer's bias starts at zero.
+
+        Args:
+            name: of the constant.
+            value: what the layer makes of it.
+            transposed: whether that is its transpose.
+        """
+        first, known = self.weights.get((name, transposed), ("", None))
+        if known is not None and torch.equal(known, value):
+            self.notes.append(f"{step.describe()} reads the weight of {first!r} again: both keep the same parameter")
+            return known
+        made = nn.Parameter(value.clone(memory_format=torch.contiguous_format))
+        self.weights[name, transposed] = (step.name, made)
+        return made
 
     def call(self, step: Step, module: nn.Module, *inputs: str) -> None:
         """Add a module that computes the step's output from the named inputs."""

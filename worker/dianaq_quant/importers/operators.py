@@ -105,15 +105,15 @@ def _conv(importer: Importer, step: Step) -> None:
         bias=bool(bias_name),
         pads=pads,
     )
-    _fill(conv, weight, importer, bias_name)
+    conv.weight = importer.weight(step, weight_name, weight)
+    _fill_bias(conv, importer, bias_name)
     importer.call(step, conv)
 
 
-def _fill(module: nn.Conv2d | nn.Linear, weight: torch.Tensor, importer: Importer, bias_name: str) -> None:
-    with torch.no_grad():
-        module.weight.copy_(weight)
-        if bias_name:
-            assert module.bias is not None
+def _fill_bias(module: nn.Conv2d | nn.Linear, importer: Importer, bias_name: str) -> None:
+    if bias_name:
+        assert module.bias is not None
+        with torch.no_grad():
             module.bias.copy_(importer.tensor(bias_name).flatten())
 
 
@@ -130,7 +130,7 @@ def _gemm(importer: Importer, step: Step) -> None:
     if bias_name and beta != 1.0:
         importer.constants[bias_name + ".beta"] = importer.constants[bias_name] * np.float32(beta)
         bias_name += ".beta"
-    _linear(importer, step, weight, bias_name)
+    _linear(importer, step, weight, bias_name, transposed=not step.attributes.get("transB", 0))
 
 
 def _matmul(importer: Importer, step: Step) -> None:
@@ -139,10 +139,10 @@ def _matmul(importer: Importer, step: Step) -> None:
     weight = importer.tensor(step.node.input[1])
     if weight.dim() != 2:
         raise step.refuse(f"the second operand must be a matrix, its shape is {tuple(weight.shape)}")
-    _linear(importer, step, weight.t(), "")
+    _linear(importer, step, weight.t(), "", transposed=True)
 
 
-def _linear(importer: Importer, step: Step, weight: torch.Tensor, bias_name: str) -> None:
+def _linear(importer: Importer, step: Step, weight: torch.Tensor, bias_name: str, *, transposed: bool) -> None:
     shape = tuple(step.example(importer).shape)
     if len(shape) != 2:
         raise step.refuse(f"its input must be a vector per sample, its shape is {shape[1:]}; flatten it first")
@@ -152,7 +152,8 @@ def _linear(importer: Importer, step: Step, weight: torch.Tensor, bias_name: str
         raise step.refuse(f"the bias has {importer.constants[bias_name].size} values, not {out_features}")
     if bias_name:
         importer.constants[bias_name] = np.broadcast_to(importer.constants[bias_name].ravel(), (out_features,))
-    _fill(linear, weight, importer, bias_name)
+    linear.weight = importer.weight(step, step.node.input[1], weight, transposed)
+    _fill_bias(linear, importer, bias_name)
     importer.call(step, linear)
 
 

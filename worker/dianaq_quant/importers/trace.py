@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, fx, nn
@@ -80,8 +81,9 @@ def import_module(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
     network = _assembled(network)
     if not any(edit.note == ACTIVE for edit in edits):
         _check_function(got, expected)
-    notes = [f"{layers[edit.node]}: {edit.note}" for edit in edits if edit.note]
-    return Network(network, input_name, tuple(input_shape), "output", notes)
+    edits = [replace(edit, node=layers.get(edit.node, edit.node)) for edit in edits]  # a node may be an editor's own
+    notes = [f"{edit.node}: {edit.note}" for edit in edits if edit.note]
+    return Network(network, input_name, tuple(input_shape), "output", notes, edits)
 
 
 class _Whole(nn.Module):

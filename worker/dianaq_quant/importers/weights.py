@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from dianaq.errors import InvalidModel
-from dianaq_quant.importers.checkpoint import MAX_BYTES, check_archive
+from dianaq.inspection import inspect_weights
 
 CONTAINERS = ("state_dict", "model", "model_state_dict")
 """Keys under which training scripts commonly store the tensors of a checkpoint."""
@@ -23,8 +23,9 @@ def load_weights(network: nn.Module, path: Path) -> list[str]:
 
     Args:
         network: what the tensors are for; their names are those of its `state_dict`.
-        path: `.safetensors`; or a `.pt` or `.pth` state dict as `torch.save` writes it, or a checkpoint that holds one
-            under `state_dict`, `model` or `model_state_dict`. A prefix `module.` (of `DataParallel`) is removed.
+        path: a safetensors file; or a state dict as `torch.save` writes it, or a checkpoint that holds one under
+            `state_dict`, `model` or `model_state_dict`; which of them shows in the content, not in the name. A prefix
+            `module.` (of `DataParallel`) is removed.
 
     Returns:
         Notes on what was found elsewhere, renamed or left out.
@@ -36,12 +37,11 @@ def load_weights(network: nn.Module, path: Path) -> list[str]:
     if not path.is_file():
         raise InvalidModel(f"there is no file {path}", param=path.name)
     notes: list[str] = []
-    if path.suffix == ".safetensors":
-        found = _read_safetensors(path)
-    elif path.suffix in (".pt", ".pth"):
-        found = _read_checkpoint(path, notes)
-    else:
-        raise InvalidModel(f"{path.name}: weights are accepted as .safetensors, .pt or .pth", param=path.name)
+    try:
+        format = inspect_weights(path).format  # before anything is unpickled
+    except InvalidModel as error:
+        raise InvalidModel(f"{path.name}: {error.detail}", param=error.param or path.name) from None
+    found = _read_safetensors(path) if format == "safetensors" else _read_checkpoint(path, notes)
     wanted = network.state_dict()
     if found and all(name.startswith("module.") for name in found) and not set(found) <= set(wanted):
         found = {name.removeprefix("module."): tensor for name, tensor in found.items()}
@@ -54,10 +54,6 @@ def load_weights(network: nn.Module, path: Path) -> list[str]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    if path.stat().st_size > MAX_BYTES:
-        raise InvalidModel(
-            f"{path.name} has {path.stat().st_size} bytes; up to {MAX_BYTES} are accepted", param=path.name
-        )
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
@@ -66,13 +62,12 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_checkpoint(path: Path, notes: list[str]) -> dict[str, Tensor]:
-    check_archive(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of many types, for a pickle that is damaged or holds more than tensors
+        with path.open("rb") as file:  # of a path, torch.load looks at the suffix
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # of many types, for a pickle that is damaged
         raise InvalidModel(
-            f"{path.name} holds more than tensors in plain containers, or is damaged "
-            f"({(str(error) or type(error).__name__).splitlines()[0]}); "
+            f"{path.name} cannot be read ({(str(error) or type(error).__name__).splitlines()[0]}); "
             "torch.save(network.state_dict(), path) makes what is accepted",
             param=path.name,
         ) from error
@@ -113,12 +108,10 @@ def _few(names: list[str]) -> str:
 
 def _check_tensor(name: str, tensor: Tensor, wanted: Tensor) -> None:
     """Raises `InvalidModel` for a tensor that the network cannot take. The shape is looked at before the values."""
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-        raise InvalidModel(f"{name} is sparse, quantised or has no values; a dense tensor is accepted", param=name)
     if tensor.shape != wanted.shape:
         raise InvalidModel(f"{name} has the shape {tuple(tensor.shape)}; {tuple(wanted.shape)} is accepted", param=name)
     integers = wanted.dtype == torch.int64
-    if tensor.dtype != wanted.dtype and not (integers and tensor.dtype in (torch.int32, torch.int16, torch.uint8)):
+    if tensor.dtype != wanted.dtype and not (integers and tensor.dtype == torch.int32):
         raise InvalidModel(f"{name} is {tensor.dtype}; {wanted.dtype} is accepted", param=name)
     if not integers and not bool(torch.isfinite(tensor).all()):
         raise InvalidModel(f"{name} holds NaN or infinity; finite numbers are accepted", param=name)

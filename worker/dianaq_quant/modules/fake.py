@@ -63,7 +63,7 @@ class FakeAnalogConv2d(Conv2d):
 
     Attributes:
         quantiser: of the weights, one scale per output channel.
-        input_scale: that of what it reads; a power of two, so that the accumulator is exact.
+        input_scale: that of what it reads; a power of two except for an input of images and after a ReLU6.
         slope: factor per output channel, once a BatchNorm has been folded into it.
     """
 

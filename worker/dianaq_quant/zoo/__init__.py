@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from dianaq.errors import InvalidSpec
+from dianaq.zoo import MAX_WIDTH, shape_fault
+from dianaq.zoo import Architecture as Name
 from dianaq_quant.zoo.autoencoder import autoencoder
 from dianaq_quant.zoo.common import Shape
 from dianaq_quant.zoo.ds_cnn import ds_cnn
@@ -34,7 +35,7 @@ class Architecture:
     summary: str
 
 
-ARCHITECTURES: dict[str, Architecture] = {
+ARCHITECTURES: dict[Name, Architecture] = {
     "resnet8": Architecture(resnet8, (3, 32, 32), 10, "3 residual blocks, 16 to 64 channels (MLPerf Tiny)"),
     "resnet20": Architecture(resnet20, (3, 32, 32), 10, "9 residual blocks, 16 to 64 channels (He et al., 2016)"),
     "mobilenet_v1": Architecture(
@@ -69,34 +70,18 @@ def build(name: str, *, input_shape: Shape, classes: int, width: float = 1.0) ->
         InvalidSpec: an unknown name, a shape that the architecture cannot take, or a width or number of classes that
             is not positive; `param` is the argument.
     """
-    architecture = ARCHITECTURES.get(name)
-    if architecture is None:
+    known = next((known for known in ARCHITECTURES if known == name), None)
+    if known is None:
         raise InvalidSpec(f"no architecture {name!r}; there are {', '.join(ARCHITECTURES)}", param="name")
-    usual = architecture.input_shape
-    if not all(isinstance(d, int) and not isinstance(d, bool) and d > 0 for d in input_shape) or len(
-        input_shape
-    ) != len(usual):
-        raise InvalidSpec(
-            f"{name} takes an input of {len(usual)} positive sizes, as {usual}, not {input_shape}", param="input_shape"
-        )
+    if not all(isinstance(d, int) and not isinstance(d, bool) and d > 0 for d in input_shape):
+        raise InvalidSpec(f"{name} takes an input of positive sizes, not {input_shape}", param="input_shape")
+    if fault := shape_fault(known, input_shape):
+        raise InvalidSpec(fault, param="input_shape")
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
         raise InvalidSpec(f"classes must be a positive integer, not {classes!r}", param="classes")
     if not 0 < width <= MAX_WIDTH:
         raise InvalidSpec(f"width must be above 0 and at most {MAX_WIDTH}, not {width!r}", param="width")
-    network = architecture.make(tuple(input_shape), classes, float(width)).eval()
-    try:
-        with torch.no_grad():
-            network(torch.zeros(1, *input_shape))
-    except RuntimeError as error:
-        raise InvalidSpec(
-            f"{name} cannot take an input of {tuple(input_shape)} ({str(error).splitlines()[0]}); "
-            f"larger ones work, as {usual}",
-            param="input_shape",
-        ) from None
-    return network
+    return ARCHITECTURES[known].make(tuple(input_shape), classes, float(width)).eval()
 
-
-MAX_WIDTH = 16.0
-"""At 16 the largest architecture has some hundred million weights, a thousand times what the chip's memory holds."""
 
 __all__ = ["ARCHITECTURES", "Architecture", "build"]

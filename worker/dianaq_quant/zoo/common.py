@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from dianaq.errors import InvalidSpec
-
 Shape = tuple[int, ...]
 
 CHANNEL_MULTIPLE = 8
 """Scaled channels are multiples of 8, and at least 8, as the MobileNet papers' are. (The chip's columns come in
-sixteens, but an eighth-width layer of 16 channels would not shrink at all; the exporter pads.)"""
+sixteens, but an eighth-width layer of 16 channels would not shrink at all; nothing pads layers to the columns.)"""
 
 
 def scaled(channels: int, width: float) -> int:
@@ -40,12 +38,3 @@ def layer(
 def head(channels: int, classes: int) -> list[nn.Module]:
     """From a map to classes: the mean over the map, and a fully connected layer."""
     return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
-
-
-def check_map(name: str, input_shape: Shape, least: int) -> None:
-    """Raises `InvalidSpec` for a map of which nothing would be left at the end."""
-    if min(input_shape[1:]) < least:
-        raise InvalidSpec(
-            f"{name} takes maps of at least {least} x {least}, not {input_shape[1]} x {input_shape[2]}",
-            param="input_shape",
-        )
