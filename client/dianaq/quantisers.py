@@ -162,7 +162,7 @@ class QuantiserRule(_Spec):
     def _says_something(self) -> Self:
         if self.weights is None and self.activations is None:
             raise ValueError("a rule gives quantisers of weights, of activations, or both; this one gives none")
-        if self.weights is not None and self.type in ("add", "activation", "input", "output"):
+        if self.weights is not None and self.type in ("add", "activation", "input"):
             raise ValueError(f"a rule for type {self.type!r} cannot give a quantiser of weights: it has none")
         return self
 

@@ -95,7 +95,6 @@ FOUR, EIGHT = (-8, 7), (-128, 127)
         ({"type": "depthwise"}, {"depth"}),
         ({"type": "linear"}, {"head"}),
         ({"type": "output"}, {"head"}),
-        ({"type": "add"}, set()),
         ({"core": "analog"}, {"inner"}),
         ({"core": "digital"}, {"stem", "depth", "head"}),
         ({"core": "digital", "type": "conv"}, {"stem", "depth"}),
@@ -125,7 +124,7 @@ def test_later_rules_win_and_a_rule_without_weights_says_nothing_of_them() -> No
         ({"type": "input"}, {"x"}),
         ({"type": "output"}, {"head"}),
         ({"type": "activation"}, {"stem_relu", "sum_relu", "relu7", "globalaveragepool8"}),
-        ({"type": "conv"}, {"norm"}),  # through its BatchNorm; the other convolutions have activations of their own
+        ({"type": "conv"}, {"norm", "stem_relu", "relu7", "globalaveragepool8"}),  # after BatchNorm and activation
         ({"type": "linear"}, {"head"}),
         ({"core": "analog"}, {"norm"}),
         ({"layers": "inner"}, {"norm"}),
@@ -133,9 +132,8 @@ def test_later_rules_win_and_a_rule_without_weights_says_nothing_of_them() -> No
     ],
 )
 def test_rules_choose_activations(rule: dict[str, Any], changed: set[str]) -> None:
-    found = activations(fake(rules=[{**rule, "activations": {**INT4, "function": "tqt"}}]))
+    found = activations(fake(rules=[{**rule, "activations": INT4}]))
     assert {name for name, q in found.items() if q.qrange.levels == 16} == changed
-    assert {name for name, q in found.items() if q.spec.function == "tqt"} == changed
     assert len(found) == 7
 
 
@@ -150,7 +148,7 @@ def test_a_rule_for_a_name_that_is_not_there_is_refused_with_the_names() -> None
     with pytest.raises(
         InvalidSpec, match=r"recipe\.quantisers\.rules\.1 is for 'stern', which matches no layer"
     ) as caught:
-        fake(rules=[{"layers": "stem"}, {"layers": "stern", "weights": INT4}])
+        fake(rules=[{"layers": "stem", "weights": INT4}, {"layers": "stern", "weights": INT4}])
     assert caught.value.param == "recipe.quantisers.rules.1.layers"
     for name in ("stem", "inner", "sum_relu", "head"):
         assert name in caught.value.detail.split("there are")[1]

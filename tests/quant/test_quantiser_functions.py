@@ -326,7 +326,7 @@ def test_learned_scales_train_and_do_not_decay(spec: dict[str, Any], optimiser: 
 def test_pact_learns_the_bound_of_an_activation() -> None:
     quantiser = FakeQuantiser(QuantiserSpec(function="pact"), QRange(bitwidth=4, signed=False))
     quantiser.scale.set(0.1, 8, 15)
-    steps = _optimiser(quantiser, Training(learning_rate=0.02, momentum=0.0, weight_decay=0.5))
+    steps = _optimiser(quantiser, Training(learning_rate=2.0, momentum=0.0, weight_decay=0.5))
     x = torch.linspace(0, 4, 50)
     first = float((quantiser(x).detach() - x).square().mean())
     for _ in range(200):

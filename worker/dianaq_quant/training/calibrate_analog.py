@@ -70,6 +70,6 @@ def _even_step(least: int) -> int:
 def _set_statistics(norm: nn.BatchNorm2d, x: Tensor) -> None:
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
+    variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=min(1, x[:, 0].numel() - 1))
     norm.running_mean.copy_(mean)
     norm.running_var.copy_(variance)

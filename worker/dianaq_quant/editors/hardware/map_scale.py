@@ -67,12 +67,10 @@ class MapScale(Editor):
         scale = self._scales.pop(module.scale, None)  # once for all that share it
         if scale is None:
             return
-        if module.scale in self._gridded:
-            module.scale.freeze(scale)
+        if module.scale in self._gridded or (module.scale in self._fixed and not module.scale.power_of_two):
+            module.scale.freeze(scale)  # exactly: a converter's input is a sum of integers times a power of two
         else:
             module.scale.rescale(scale / module.scale.get())
-            if module.scale in self._fixed and not module.scale.power_of_two:
-                module.scale.freeze()
 
 
 def _factor(before: QRange, after: QRange) -> float:
