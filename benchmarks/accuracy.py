@@ -196,17 +196,24 @@ def main() -> int:
     parser.add_argument("--long", action="store_true", help="the jobs that train for hours")
     parser.add_argument("--only", nargs="+", metavar="NETWORK", help="measure these alone")
     parser.add_argument("--jobs", nargs="+", metavar="JOB", help="measure such jobs alone")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="keep datasets and bundles here, where jobs that start from others find theirs (default: a temporary one)",
+    )
     args = parser.parse_args()
     if not DATA.is_dir():
         print(f"no real data at {DATA}; set DIANAQ_SHARED_DATA", file=sys.stderr)
         return 1
     missed = False
     with tempfile.TemporaryDirectory() as temporary:
-        for case in long_cases() if args.long else cases(Path(temporary)):
+        folder = args.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        for case in long_cases() if args.long else cases(folder):
             if (args.only and case.network not in args.only) or (args.jobs and case.job not in args.jobs):
                 continue
             print(f"{case.network} {case.job}", flush=True)
-            row, sweep = measure(case, Path(temporary))
+            row, sweep = measure(case, folder)
             print(table(HEADER, [row]), flush=True)
             record_rows("Accuracy", NOTE, HEADER, [row])
             if sweep:
