@@ -208,6 +208,11 @@ def quantiser_specs(activations: bool) -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
+def _has_what_it_rules(rule: dict[str, Any]) -> bool:
+    """Sums, activations and the input have no weights."""
+    return "weights" not in rule or rule.get("type") not in ("add", "activation", "input")
+
+
 def quantiser_settings(names: list[str]) -> st.SearchStrategy[dict[str, Any]]:
     """A recipe's quantisers, with up to two rules for the layers of these names."""
     weights, activations = quantiser_specs(False), quantiser_specs(True)
@@ -220,8 +225,11 @@ def quantiser_settings(names: list[str]) -> st.SearchStrategy[dict[str, Any]]:
             "core": st.sampled_from(["digital", "analog"]),
         },
     )
-    given = st.fixed_dictionaries({}, optional={"weights": weights, "activations": activations})
-    rules = st.lists(st.builds(lambda a, b: {**a, **b}, conditions, given), max_size=2)
+    given = st.one_of(
+        st.fixed_dictionaries({"weights": weights}, optional={"activations": activations}),
+        st.fixed_dictionaries({"activations": activations}),
+    )
+    rules = st.lists(st.builds(lambda a, b: {**a, **b}, conditions, given).filter(_has_what_it_rules), max_size=2)
     return st.fixed_dictionaries({}, optional={"weights": weights, "activations": activations, "rules": rules})
 
 

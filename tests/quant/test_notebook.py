@@ -309,7 +309,7 @@ def test_progressive_steps_keep_the_inputs_of_the_analog_core_in_seven_bits(tmp_
 def test_progressive_steps_need_labels_and_an_analog_layer(tmp_path: Path) -> None:
     recipe = {"progressive": [{"range": {"bitwidth": 4, "signed": True}, "epochs": 1}]}
     unlabelled = {"x_train": arrays()["x_train"]}
-    with pytest.raises(InvalidSpec, match="hardware_mapped has 1 epochs, but the dataset has no labels"):
+    with pytest.raises(InvalidSpec, match="epochs is 1 with progressive steps, but the dataset has no labels"):
         quantise(module(), unlabelled, tmp_path / "a", input_shape=(3, 8, 8), mapping=ANALOG, recipe=recipe)
     with pytest.raises(InvalidSpec, match="no layer runs on the analog core"):
         quantise(module(), arrays(), tmp_path / "b", input_shape=(3, 8, 8), recipe=recipe)

@@ -18,12 +18,13 @@ from dianaq_quant.editors.hardware import exact_editors
 from dianaq_quant.graph import run_editors
 from dianaq_quant.modules.exact import ExactConv2d, ExactLinear, ExactLinearOp, Requantisation
 from dianaq_quant.modules.structure import Conv2d
+from dianaq_quant.targets.diana import INT8
 from dianaq_quant.training import rounding
 from dianaq_quant.training.data import Split
 from dianaq_quant.training.rounding import kernel_inputs, round_weights, round_with_feedback
 
 from .builder import ModelBuilder
-from .stages import INT8, UNCHANGED, folded_network, plan_of
+from .stages import UNCHANGED, folded_network, plan_of
 from .support import integers, modules, quantise
 
 

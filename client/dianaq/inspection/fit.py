@@ -132,10 +132,11 @@ def _check_training(spec: JobSpec, target: Shape, dataset: DatasetInfo) -> None:
         epochs = spec.recipe.epochs(iteration)
         if not epochs:
             continue
+        steps = " with progressive steps" if epochs > training.epochs else ""
         for name in ("train", "val") if spec.task == "classification" and training.distillation < 1 else ():
             if name in dataset.splits and dataset.splits[name].label_max is None:
                 raise InvalidSpec(
-                    f"recipe.{iteration} has {epochs} epochs, but the dataset has no labels y_{name}; "
+                    f"recipe.{iteration}.epochs is {epochs}{steps}, but the dataset has no labels y_{name}; "
                     "add them, set its distillation to 1, or train for 0 epochs",
                     param=f"recipe.{iteration}.epochs",
                 )
