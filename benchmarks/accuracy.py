@@ -22,7 +22,8 @@ from results import ROOT, record_rows, table
 
 from dianaq.events import EventBody, MetricsBody
 from dianaq.figures import FIGURES, written
-from dianaq.spec import JobSpec, checkpoint_of, merge
+from dianaq.recipe import merge
+from dianaq.spec import JobSpec, checkpoint_of
 from dianaq_quant.pipeline import run
 
 sys.path.insert(0, str(ROOT / "examples"))

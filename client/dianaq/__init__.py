@@ -27,16 +27,9 @@ if TYPE_CHECKING:
     from dianaq.errors import DianaqError, JobCancelled, JobFailed, ServiceUnavailable
     from dianaq.quantisers import InitStrategy, QuantiserRule, Quantisers, QuantiserSpec
     from dianaq.ranges import QRange
+    from dianaq.recipe import Calibration, PostTraining, Recipe, Training
     from dianaq.resources import Artifact, Dataset, Job, Model, ModelInfo, WeightsInfo
-    from dianaq.spec import (
-        Calibration,
-        JobSpec,
-        PostTraining,
-        Preprocessing,
-        Recipe,
-        Training,
-        ZooModel,
-    )
+    from dianaq.spec import JobSpec, Preprocessing, ZooModel
 
 __version__ = "0.1.0"
 
@@ -80,15 +73,8 @@ _HOMES = {
     "quantisers": ("InitStrategy", "QuantiserRule", "QuantiserSpec", "Quantisers"),
     "ranges": ("QRange",),
     "resources": ("Artifact", "Dataset", "Job", "Model", "ModelInfo", "WeightsInfo"),
-    "spec": (
-        "Calibration",
-        "JobSpec",
-        "PostTraining",
-        "Preprocessing",
-        "Recipe",
-        "Training",
-        "ZooModel",
-    ),
+    "recipe": ("Calibration", "PostTraining", "Recipe", "Training"),
+    "spec": ("JobSpec", "Preprocessing", "ZooModel"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

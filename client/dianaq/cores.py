@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from dianaq.quantisers import Core
 from dianaq.ranges import QRange
+from dianaq.strict import StrictModel
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class CoreMapping(_Spec):
+class CoreMapping(StrictModel):
     """Which core each linear layer runs on."""
 
     default: Literal["digital", "analog", "auto"] = "digital"
@@ -22,18 +19,18 @@ class CoreMapping(_Spec):
     model; what it cannot run (fully connected, grouped and depthwise layers among others) stays digital."""
     ends: Core = "digital"
     """The first and the last linear layer, whatever the default: ternary weights cost most there and save least."""
-    layers: dict[str, Core] = {}
+    layers: dict[str, Core] = Field(default_factory=dict)
     """Exceptions, by the layer's name in the model or a pattern of it. An impossible one is an error."""
 
 
-class Target(_Spec):
+class Target(StrictModel):
     """What the analog core offers, where sources differ."""
 
     batch_norm_bits: Literal[8, 16] = 8
     """Magnitude of the integers `k` and `l` that BatchNorm becomes: 8 bits as in the hardware; HTVM takes int16."""
 
 
-class AnalogWeights(_Spec):
+class AnalogWeights(StrictModel):
     """A step on the way of the analog layers' weights to ternary."""
 
     range: QRange
@@ -49,7 +46,7 @@ class AnalogWeights(_Spec):
         return qrange
 
 
-class Noise(_Spec):
+class Noise(StrictModel):
     """The analog core's imperfections, in steps of its converter (LSB); no public model exists, so that this one is an
     assumption: output-referred Gaussian noise of every conversion, and a gain and an offset error of every column."""
 
@@ -66,7 +63,7 @@ class Noise(_Spec):
         return not (self.gaussian or self.column_gain or self.column_offset)
 
 
-class NoiseSweep(_Spec):
+class NoiseSweep(StrictModel):
     """Accuracies of the finished network under Gaussian noise, as mean and standard deviation over draws."""
 
     gaussian: tuple[Annotated[float, Field(ge=0, le=16)], ...] = (0.0, 0.25, 0.5, 1.0)

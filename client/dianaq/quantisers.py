@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic import AfterValidator, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from dianaq.ranges import QRange
+from dianaq.strict import StrictModel
 
 Core = Literal["digital", "analog"]
 """Where a linear layer runs."""
@@ -25,11 +26,7 @@ registered_functions: set[str] = set()
 """Names that this process has registered besides (`dianaq_quant.register_quantiser`); a service never has any."""
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class InitStrategy(_Spec):
+class InitStrategy(StrictModel):
     """How a scale (and a free offset) follow from observed statistics. A bare name stands for its defaults.
 
     `const`: the interval [a, b]; `minmax`: the extremes; `meanstd`: mean +- `n_std` standard deviations;
@@ -73,7 +70,7 @@ class InitStrategy(_Spec):
 MSE = InitStrategy(strategy="mse")
 
 
-class QuantiserSpec(_Spec):
+class QuantiserSpec(StrictModel):
     """One kind of quantiser."""
 
     range: QRange = QRange(bitwidth=8, signed=True)
@@ -147,7 +144,7 @@ Weights = Annotated[QuantiserSpec, AfterValidator(_check_weights)]
 Activations = Annotated[QuantiserSpec, AfterValidator(_check_activations)]
 
 
-class QuantiserRule(_Spec):
+class QuantiserRule(StrictModel):
     """Quantisers of some layers: those that match every condition given. Later rules win."""
 
     layers: str = "*"
@@ -167,7 +164,7 @@ class QuantiserRule(_Spec):
         return self
 
 
-class Quantisers(_Spec):
+class Quantisers(StrictModel):
     """The quantisers of the iteration `fake_quantised`. Later iterations bring their ranges to those of the cores."""
 
     weights: Weights = QuantiserSpec()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
+
+from dianaq.strict import StrictModel
 
 _WORDS: dict[str, dict[str, int]] = {
     "binary": {"n_levels": 2, "offset": -1, "step": 2},
@@ -18,7 +20,7 @@ LARGEST_MAGNITUDE = 255
 """No range may leave [-255, 255]: the chip stores 8 bits, signed or not, so nothing further out could be mapped."""
 
 
-class QRange(BaseModel):
+class QRange(StrictModel):
     """A run of consecutive integers, or the signs {-1, 1}.
 
     Exactly one of `bitwidth` B (2^B levels), `limpbitwidth` B (2^B - 1 levels, symmetric when signed) and `n_levels`;
@@ -26,8 +28,6 @@ class QRange(BaseModel):
     neither, the offset is *free*: it follows from the data when the quantiser is initialised. Also accepted are the
     words `"binary"` ({-1, 1}) and `"ternary"` ({-1, 0, 1}), and the integers themselves, as `[-1, 0, 1]`.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     bitwidth: Annotated[int, Field(ge=1, le=8)] | None = None
     limpbitwidth: Annotated[int, Field(ge=2, le=8)] | None = None

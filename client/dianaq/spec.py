@@ -1,7 +1,6 @@
 """The job specification: one definition for the SDK, the API, the worker and the standalone command.
 
-A recipe may start from a preset and override any part of it:
-`{"preset": "qat", "hardware_exact": {"epochs": 5}}`. Unknown fields are errors everywhere.
+Unknown fields are errors everywhere.
 """
 
 from __future__ import annotations
@@ -11,9 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -23,22 +20,18 @@ from pydantic import (
     model_validator,
 )
 
-from dianaq.cores import AnalogWeights, CoreMapping, Noise, NoiseSweep, Target
+from dianaq.cores import CoreMapping, Target
 from dianaq.errors import InvalidSpec
 from dianaq.events import ITERATIONS, Iteration
-from dianaq.quantisers import Quantisers
+from dianaq.recipe import Recipe
+from dianaq.strict import StrictModel
 from dianaq.zoo import MAX_WIDTH, Architecture, shape_fault
 
-Preset = Literal["ptq", "qat"]
 TaskName = Literal["classification", "reconstruction"]
 """What the network is for: it names a class, or gives its input back (an autoencoder; anomalies come back worse)."""
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Preprocessing(_Spec):
+class Preprocessing(StrictModel):
     """How stored samples become the network's input: scaled to 0..1 by `value_range`, then normalised.
 
     `x_in = ((x - lo) / (hi - lo) - mean) / std`, with `mean` and `std` per channel (one value serves all).
@@ -62,127 +55,6 @@ class Preprocessing(_Spec):
         return self
 
 
-class Training(_Spec):
-    """How one iteration is trained. Zero epochs leave the network as the iteration before gave it."""
-
-    epochs: Annotated[int, Field(ge=0, le=10_000)] = 0
-    optimiser: Literal["sgd", "adam"] = "sgd"
-    learning_rate: Annotated[float, Field(gt=0)] = 0.01
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Nesterov momentum; `sgd` only."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Of weights; never of biases, BatchNorm parameters or thresholds."""
-    schedule: Literal["constant", "cosine"] = "cosine"
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
-    """Epochs (or part of one) over which the learning rate rises linearly from zero."""
-    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 128
-    distillation: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the loss that pulls the outputs towards the float network's: for classification the Kullback-Leibler
-    divergence (Hinton et al., 2015), the rest being the cross-entropy of the labels, which are not needed at 1; for
-    reconstruction the mean squared error to them, the rest being that to the input."""
-    averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Decay per step of the moving average of the weights that is evaluated and kept; at 0 the last weights are."""
-    augmentation: Literal["none", "flip", "flip_crop"] = "none"
-    """Images only. `flip`: half of them, left to right; `flip_crop`: and a random crop after padding by an eighth,
-    which suits a network that was trained so, or has the epochs to get used to it."""
-
-
-class Calibration(_Spec):
-    """What the observers see before scales are chosen."""
-
-    samples: Annotated[int, Field(ge=1)] = 512
-    """Training samples that the observers see; all of them when there are fewer."""
-
-
-class PostTraining(_Spec):
-    """What is done to a network without training it."""
-
-    equalise: bool = True
-    """Cross-layer equalisation of channel ranges (Nagel et al., 2019) where no addition is in between."""
-    rounding: Literal["nearest", "error_feedback"] = "error_feedback"
-    """How weights become integers. `error_feedback`: one after another, each taking back part of the error that those
-    before it made in the layer's output on the calibration data (Frantar et al., 2023); not where `hardware_exact`
-    is trained, which moves the weights itself."""
-    bias_correction: bool = True
-    """Correct each layer's bias for the mean error of its quantised output on the calibration data."""
-
-
-class Recipe(_Spec):
-    """The training and quantisation settings of a job, in the order they apply."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, validate_by_name=True, serialize_by_alias=True
-    )
-
-    preset: Preset | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Part of `train` held out, by the seed, when the dataset has no `val`."""
-    quantisers: Quantisers = Quantisers()
-    calibration: Calibration = Calibration()
-    post_training: PostTraining = PostTraining()
-    float_: Training = Field(default=Training(), alias="float")
-    fake_quantised: Training = Training()
-    hardware_mapped: Training = Training()
-    hardware_exact: Training = Training()
-    progressive: tuple[AnalogWeights, ...] = ()
-    """Ranges that the analog layers' weights pass through before they become ternary, each trained for its epochs
-    with the settings of `hardware_mapped` (progressive quantisation: 8 bits, 4 bits, ternary)."""
-    noise: Noise = Noise()
-    """What the analog layers suffer while `hardware_mapped` and `hardware_exact` are trained; the exported network and
-    all reported accuracies are without."""
-    noise_sweep: NoiseSweep | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _start_from_preset(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and isinstance(data.get("preset"), str) and data["preset"] in PRESETS:
-            return merge(PRESETS[data["preset"]], data)
-        return data
-
-    def training(self, iteration: Iteration) -> Training:
-        """The training settings of one iteration."""
-        found = self.float_ if iteration == "float" else getattr(self, iteration)
-        assert isinstance(found, Training)
-        return found
-
-    def epochs(self, iteration: Iteration) -> int:
-        """Epochs of an iteration, those of progressive steps included."""
-        steps = self.progressive if iteration == "hardware_mapped" else ()
-        return self.training(iteration).epochs + sum(step.epochs for step in steps)
-
-    @property
-    def trains(self) -> bool:
-        """Whether any iteration has epochs."""
-        return any(self.epochs(i) for i in ITERATIONS)
-
-    @model_validator(mode="after")
-    def _float_has_no_teacher(self) -> Self:
-        if self.float_.distillation:
-            raise ValueError("float.distillation must be 0: the float network is what the others are distilled from")
-        return self
-
-
-_TRAINED: dict[str, Any] = {
-    "schedule": "cosine",
-    "warmup_epochs": 0.1,
-    "distillation": 0.5,
-    # Rounding keeps the last weights jumping about their mean; their average over some 300 steps does not.
-    "averaging": 0.997,
-}
-
-PRESETS: dict[str, dict[str, Any]] = {
-    # Post-training: calibrate, equalise, round weights, correct biases; nothing is trained.
-    "ptq": {},
-    # Quantisation-aware training: with the chip's scales while BatchNorm is alive, then exactly as the chip computes.
-    "qat": {
-        "hardware_mapped": {**_TRAINED, "epochs": 2, "learning_rate": 0.02},
-        # With BatchNorm folded, gradients grow with the folded slopes: at a rate of 0.01 ResNets diverge.
-        "hardware_exact": {**_TRAINED, "epochs": 1, "learning_rate": 0.0005},
-    },
-}
-
-
 def _reference(value: Any) -> Any:
     """An uploaded model or dataset stands for its id."""
     return getattr(value, "id", value)
@@ -197,7 +69,7 @@ MAX_CLASSES = 65_536
 """Three times the classes of the full ImageNet; the last layer of a wider network would outweigh the rest."""
 
 
-class ZooModel(_Spec):
+class ZooModel(StrictModel):
     """A network of the zoo, built by the job."""
 
     architecture: Architecture
@@ -247,7 +119,7 @@ NetworkSource = Annotated[
 ]
 
 
-class JobSpec(_Spec):
+class JobSpec(StrictModel):
     """A whole job. Uploads are named by their ids (by file paths for the standalone command)."""
 
     model: NetworkSource
@@ -314,17 +186,6 @@ class JobSpec(_Spec):
 def checkpoint_of(iteration: Iteration) -> str:
     """The member of a bundle that holds the network which an iteration left."""
     return f"checkpoints/{iteration}.pt"
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over` laid on top, mapping by mapping."""
-    merged = dict(base)
-    for key, value in over.items():
-        below = merged.get(key)
-        if isinstance(value, BaseModel):
-            value = value.model_dump(exclude_unset=True, by_alias=True)
-        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    return merged
 
 
 def parse_spec(data: Any) -> JobSpec:

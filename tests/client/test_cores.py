@@ -10,7 +10,8 @@ from pydantic import BaseModel, ValidationError
 from dianaq.cores import AnalogWeights, CoreMapping, Noise, NoiseSweep, Target
 from dianaq.quantisers import InitStrategy, Quantisers
 from dianaq.ranges import QRange
-from dianaq.spec import JobSpec, Recipe
+from dianaq.recipe import Recipe
+from dianaq.spec import JobSpec
 
 
 def test_by_default_everything_is_digital_and_silent() -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from dianaq.cli.options import add_job_options, job_spec
 from dianaq.errors import InvalidSpec
-from dianaq.spec import JobSpec, Recipe, ZooModel
+from dianaq.recipe import Recipe
+from dianaq.spec import JobSpec, ZooModel
 
 
 def parse(*options: str, model: str | None = "m") -> JobSpec:

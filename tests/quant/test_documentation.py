@@ -11,7 +11,8 @@ import pytest
 import yaml
 from torch import nn
 
-from dianaq.spec import JobSpec, merge
+from dianaq.recipe import merge
+from dianaq.spec import JobSpec
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,7 +18,7 @@ from torch.autograd import Function
 
 from dianaq.quantisers import BUILT_IN_FUNCTIONS, QuantiserSpec, registered_functions
 from dianaq.ranges import QRange
-from dianaq.spec import Training
+from dianaq.recipe import Training
 from dianaq_quant.modules.fake import FakeLinear, fake_linear_op
 from dianaq_quant.modules.quantiser import SMALLEST, FakeQuantiser, Scale, WeightQuantiser
 from dianaq_quant.quantisers import quantiser_function, register_quantiser, registry

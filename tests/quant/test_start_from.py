@@ -13,9 +13,10 @@ import pytest
 
 from dianaq.errors import InvalidDataset, InvalidModel, InvalidSpec
 from dianaq.events import ITERATIONS, LogBody
+from dianaq.recipe import merge
 from dianaq.resources import DatasetInfo, SplitInfo
-from dianaq.spec import JobSpec, merge
-from dianaq_quant import pipeline
+from dianaq.spec import JobSpec
+from dianaq_quant import notebook, pipeline
 from dianaq_quant.checkpoint import Checkpoint, load
 from dianaq_quant.checkpoint.records import META
 from dianaq_quant.graph.shapes import record_shapes
@@ -158,6 +159,17 @@ def test_the_model_file_is_not_needed(whole: Outcome, tmp_path: Path) -> None:
     later = start(whole, "fake_quantised", tmp_path, remaining("fake_quantised"), with_model=False)
     for name in ("htvm/model.onnx", "checkpoints/hardware_exact.pt"):
         assert content(later, name) == content(whole, name)
+
+
+def test_editors_of_what_is_left_out_are_refused(whole: Outcome, tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", **dataset())
+    spec = {**remaining("hardware_mapped"), "start_from": f"{whole.folder}/hardware_mapped"}
+    wanted = "'float': start_from leaves it out; there are hardware_exact, integerise, export, verify"
+    with pytest.raises(InvalidSpec, match=wanted):
+        notebook.quantise(
+            whole.folder.parent / "model.onnx", tmp_path / "data.npz", tmp_path / "out", editors={"float": []}, **spec
+        )
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_preprocessing_is_told(whole: Outcome, tmp_path: Path) -> None:

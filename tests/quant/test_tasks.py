@@ -14,7 +14,8 @@ from torch import fx, nn
 
 from dianaq.errors import InvalidDataset
 from dianaq.events import EventBody, MetricsBody
-from dianaq.spec import JobSpec, Training
+from dianaq.recipe import Training
+from dianaq.spec import JobSpec
 from dianaq_quant.training.data import Data, Normalisation, Split, load_data
 from dianaq_quant.training.evaluate import evaluate
 from dianaq_quant.training.loop import train

@@ -11,7 +11,8 @@ from torch import fx
 
 from dianaq.errors import JobCancelled, QuantisationError
 from dianaq.events import EventBody, MetricsBody, ProgressBody
-from dianaq.spec import JobSpec, Preprocessing, Training
+from dianaq.recipe import Training
+from dianaq.spec import JobSpec, Preprocessing
 from dianaq_quant.targets.diana import INT8
 from dianaq_quant.training.augment import flip_crop
 from dianaq_quant.training.data import Data, Split, load_data

@@ -16,7 +16,8 @@ from dianaq.errors import InvalidSpec
 from dianaq.events import ITERATIONS
 from dianaq.inspection.formats import file_format
 from dianaq.inspection.interface import check_kind
-from dianaq.spec import JobSpec, Preset, Recipe, TaskName, merge, parse_spec
+from dianaq.recipe import Preset, Recipe, merge
+from dianaq.spec import JobSpec, TaskName, parse_spec
 from dianaq.zoo import Architecture
 
 DEFAULT_PRESET: Preset = "ptq"

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from dianaq.errors import JobCancelled, QuantisationError
 from dianaq.events import EventBody, Iteration, MetricsBody, ProgressBody
-from dianaq.spec import Training
+from dianaq.recipe import Training
 from dianaq_quant.modules.quantiser import Scale
 from dianaq_quant.training.augment import flip, flip_crop
 from dianaq_quant.training.batch_norm import reestimate_batch_norm

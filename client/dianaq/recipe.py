@@ -1,0 +1,148 @@
+"""A recipe: how each iteration is trained and quantised.
+
+It may start from a preset and override any part of it: `{"preset": "qat", "hardware_exact": {"epochs": 5}}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dianaq.cores import AnalogWeights, Noise, NoiseSweep
+from dianaq.events import ITERATIONS, Iteration
+from dianaq.quantisers import Quantisers
+from dianaq.strict import StrictModel
+
+Preset = Literal["ptq", "qat"]
+
+
+class Training(StrictModel):
+    """How one iteration is trained. Zero epochs leave the network as the iteration before gave it."""
+
+    epochs: Annotated[int, Field(ge=0, le=10_000)] = 0
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Nesterov momentum; `sgd` only."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Of weights; never of biases, BatchNorm parameters or thresholds."""
+    schedule: Literal["constant", "cosine"] = "cosine"
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """Epochs (or part of one) over which the learning rate rises linearly from zero."""
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 128
+    distillation: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the loss that pulls the outputs towards the float network's: for classification the Kullback-Leibler
+    divergence (Hinton et al., 2015), the rest being the cross-entropy of the labels, which are not needed at 1; for
+    reconstruction the mean squared error to them, the rest being that to the input."""
+    averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay per step of the moving average of the weights that is evaluated and kept; at 0 the last weights are."""
+    augmentation: Literal["none", "flip", "flip_crop"] = "none"
+    """Images only. `flip`: half of them, left to right; `flip_crop`: and a random crop after padding by an eighth,
+    which suits a network that was trained so, or has the epochs to get used to it."""
+
+
+class Calibration(StrictModel):
+    """What the observers see before scales are chosen."""
+
+    samples: Annotated[int, Field(ge=1)] = 512
+    """Training samples that the observers see; all of them when there are fewer."""
+
+
+class PostTraining(StrictModel):
+    """What is done to a network without training it."""
+
+    equalise: bool = True
+    """Cross-layer equalisation of channel ranges (Nagel et al., 2019) where no addition is in between."""
+    rounding: Literal["nearest", "error_feedback"] = "error_feedback"
+    """How weights become integers. `error_feedback`: one after another, each taking back part of the error that those
+    before it made in the layer's output on the calibration data (Frantar et al., 2023); not where `hardware_exact`
+    is trained, which moves the weights itself."""
+    bias_correction: bool = True
+    """Correct each layer's bias for the mean error of its quantised output on the calibration data."""
+
+
+class Recipe(StrictModel):
+    """The training and quantisation settings of a job, in the order they apply."""
+
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
+
+    preset: Preset | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Part of `train` held out, by the seed, when the dataset has no `val`."""
+    quantisers: Quantisers = Quantisers()
+    calibration: Calibration = Calibration()
+    post_training: PostTraining = PostTraining()
+    float_: Training = Field(default=Training(), alias="float")
+    fake_quantised: Training = Training()
+    hardware_mapped: Training = Training()
+    hardware_exact: Training = Training()
+    progressive: tuple[AnalogWeights, ...] = ()
+    """Ranges that the analog layers' weights pass through before they become ternary, each trained for its epochs
+    with the settings of `hardware_mapped` (progressive quantisation: 8 bits, 4 bits, ternary)."""
+    noise: Noise = Noise()
+    """What the analog layers suffer while `hardware_mapped` and `hardware_exact` are trained; the exported network and
+    all reported accuracies are without."""
+    noise_sweep: NoiseSweep | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _start_from_preset(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and isinstance(data.get("preset"), str) and data["preset"] in PRESETS:
+            return merge(PRESETS[data["preset"]], data)
+        return data
+
+    def training(self, iteration: Iteration) -> Training:
+        """The training settings of one iteration."""
+        found = self.float_ if iteration == "float" else getattr(self, iteration)
+        assert isinstance(found, Training)
+        return found
+
+    def epochs(self, iteration: Iteration) -> int:
+        """Epochs of an iteration, those of progressive steps included."""
+        steps = self.progressive if iteration == "hardware_mapped" else ()
+        return self.training(iteration).epochs + sum(step.epochs for step in steps)
+
+    @property
+    def trains(self) -> bool:
+        """Whether any iteration has epochs."""
+        return any(self.epochs(i) for i in ITERATIONS)
+
+    @model_validator(mode="after")
+    def _float_has_no_teacher(self) -> Self:
+        if self.float_.distillation:
+            raise ValueError("float.distillation must be 0: the float network is what the others are distilled from")
+        return self
+
+
+_TRAINED: dict[str, Any] = {
+    "schedule": "cosine",
+    "warmup_epochs": 0.1,
+    "distillation": 0.5,
+    # Rounding keeps the last weights jumping about their mean; their average over some 300 steps does not.
+    "averaging": 0.997,
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Post-training: calibrate, equalise, round weights, correct biases; nothing is trained.
+    "ptq": {},
+    # Quantisation-aware training: with the chip's scales while BatchNorm is alive, then exactly as the chip computes.
+    "qat": {
+        "hardware_mapped": {**_TRAINED, "epochs": 2, "learning_rate": 0.02},
+        # With BatchNorm folded, gradients grow with the folded slopes: at a rate of 0.01 ResNets diverge.
+        "hardware_exact": {**_TRAINED, "epochs": 1, "learning_rate": 0.0005},
+    },
+}
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over` laid on top, mapping by mapping."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(value, BaseModel):
+            value = value.model_dump(exclude_unset=True, by_alias=True)
+        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged

@@ -1,0 +1,233 @@
+"""The stages of a job, as a plain list (`STAGES`); each takes the state and changes it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+from dianaq.cores import NoiseSweep
+from dianaq.errors import InvalidSpec
+from dianaq.events import EventBody, Iteration, MetricsBody, Stage
+from dianaq.inspection import check_interface, inspect_dataset
+from dianaq.ranges import QRange
+from dianaq.recipe import Training
+from dianaq_quant.checkpoint import save
+from dianaq_quant.editors import canonicalise, fake_quantise, hardware, integerise
+from dianaq_quant.editors.hardware.plan import plan_scales
+from dianaq_quant.export import export_dory, export_htvm
+from dianaq_quant.export.layers import limits_of_dialects, read_layers, run_recording
+from dianaq_quant.graph.shapes import record_shapes
+from dianaq_quant.graph.surgery import calls, core_of
+from dianaq_quant.importers import import_network, interface_of
+from dianaq_quant.modules.adc import converters, disturb, silence
+from dianaq_quant.modules.exact import ExactAdd, ExactAnalogConv2d, ExactConv2d, ExactLinear
+from dianaq_quant.report import describe_layers
+from dianaq_quant.starting import origin_of
+from dianaq_quant.state import State
+from dianaq_quant.targets.diana import TERNARY
+from dianaq_quant.training.calibrate import calibrate, correct_biases, observe
+from dianaq_quant.training.calibrate_analog import calibrate_analog
+from dianaq_quant.training.loop import train
+from dianaq_quant.training.noise_sweep import noise_sweep
+from dianaq_quant.training.rounding import round_weights
+from dianaq_quant.training.tasks import TASKS
+from dianaq_quant.verify import DATA_SAMPLES, Verification, sample_inputs, verify
+
+
+def import_(state: State) -> None:
+    """Inspect and read both files; the network is the imported one."""
+    spec, found = state.spec, inspect_dataset(state.dataset_path)
+    made = state.module is not None  # what is made in Python can be looked at only once it is imported
+    if not made:
+        check_interface(spec, interface_of(spec, state.model_path, None), found)
+    imported = import_network(spec, state.model_path, state.module, state.input_shape)
+    if made:
+        check_interface(spec, interface_of(spec, None, imported), found)
+    state.network, state.input_shape = imported.graph, imported.input_shape
+    state.report.add_edits("import", imported.edits)
+    for note in imported.notes:
+        state.note(note)
+    state.load()
+
+
+def canonicalise_(state: State) -> None:
+    """The canonical float network."""
+    record_shapes(state.network, state.input_shape)
+    state.edit("canonicalise", canonicalise.EDITORS)
+    record_shapes(state.network, state.input_shape)
+    assign(state)
+
+
+def float_(state: State) -> None:
+    """The float network, trained if the recipe says so."""
+    _train(state, "float")
+    state.teacher = copy.deepcopy(state.network).requires_grad_(False)
+
+
+def fake_quantised(state: State) -> None:
+    """Fake-quantised with the recipe's ranges: equalised, calibrated, trained if the recipe says so."""
+    recipe = state.spec.recipe
+    editors = fake_quantise.editors(recipe.quantisers, equalise=recipe.post_training.equalise)
+    state.edit("fake_quantised", editors)
+    calibrate(state.network, state.loaded.calibration, state.loaded.normalise)
+    _train(state, "fake_quantised")
+
+
+def hardware_mapped(state: State) -> None:
+    """On the chip's two cores, with their integer ranges; step by step to ternary, if the recipe says so."""
+    recipe, data = state.spec.recipe, state.loaded
+    if _has_analog(state):
+        observe(state.network, data.calibration, data.normalise)  # for the scales of what analog layers read
+    for step in recipe.progressive:
+        _map(state, step.range)
+        _fit(state, "hardware_mapped", recipe.hardware_mapped.model_copy(update={"epochs": step.epochs}))
+    _map(state, TERNARY)
+    _train(state, "hardware_mapped")
+
+
+def hardware_exact(state: State) -> None:
+    """As the chip computes it: BatchNorm folded, power-of-two scales, weights rounded, biases corrected, integers."""
+    recipe, data = state.spec.recipe, state.loaded
+    state.edit("hardware_exact", hardware.FOLDING)
+    observe(state.network, data.calibration, data.normalise)
+    bits = state.spec.target.batch_norm_bits
+    plan = plan_scales(state.network, input_steps=data.input_steps, batch_norm_bits=bits)
+    for note in plan.notes:
+        state.note(note)
+    reference = copy.deepcopy(state.network)
+    state.edit("hardware_exact", hardware.exact_editors(plan, bits))
+    if recipe.post_training.rounding == "error_feedback" and not recipe.hardware_exact.epochs:
+        round_weights(state.network, data.calibration, data.normalise)
+    if recipe.post_training.bias_correction:
+        correct_biases(state.network, reference, data.calibration, data.normalise)
+    _train(state, "hardware_exact")
+
+
+def integerise_(state: State) -> None:
+    """Integers only, after a last look at the exact network under noise; it is kept for the verification."""
+    if state.spec.recipe.noise_sweep is not None:
+        _sweep(state, state.spec.recipe.noise_sweep)
+    exact = copy.deepcopy(state.network)
+    state.scales = {
+        str(node.target): module.requantise
+        for node, module in calls(state.network, ExactConv2d, ExactLinear, ExactAnalogConv2d, ExactAdd)
+        if isinstance(module, ExactConv2d | ExactLinear | ExactAnalogConv2d | ExactAdd)
+    }
+    state.edit("integerise", integerise.EDITORS)
+    record_shapes(state.network, state.input_shape)
+    state.integer = read_layers(state.network)
+    state.measure("integerise")
+    state.network = exact
+
+
+def _sweep(state: State, sweep: NoiseSweep) -> None:
+    """Measure the exact network under noise, if there is any to measure."""
+    recipe, found = state.spec.recipe, state.loaded.report_split
+    if found is None or not converters(state.network):
+        why = "no layer runs on the analog core" if found else "the dataset has no labels"
+        state.note(f"no noise sweep: {why}")
+        return
+    arguments = (found[1], state.loaded.normalise, TASKS[state.spec.task], sweep, recipe.noise, recipe.seed)
+    state.report.noise_sweep = noise_sweep(state.network, *arguments, should_stop=state.should_stop)
+
+
+def export(state: State) -> None:
+    """Both dialects, with golden vectors of the first calibration sample."""
+    assert state.integer is not None
+    assert state.scales is not None
+    sample = state.loaded.normalise(state.loaded.calibration.x[:1])
+    golden = run_recording(state.integer, sample)
+    state.files = (
+        export_htvm(state.integer, state.folder / "htvm", sample, golden["output"]),
+        export_dory(state.integer, state.folder / "dory", golden),
+    )
+    state.report.layers = describe_layers(state.integer, state.scales)
+    for note in limits_of_dialects(state.integer):
+        state.note(note)
+
+
+def verify_(state: State) -> None:
+    """All executions agree bit for bit, or the job fails."""
+    assert state.integer is not None
+    assert state.files is not None
+    data = state.loaded
+    _, split = data.report_split or ("calibration", data.calibration)
+    x, real, random = sample_inputs(
+        data.normalise(split.x[:DATA_SAMPLES]), state.integer.entrance.scale, state.spec.recipe.seed
+    )
+    executions = verify(state.integer, state.network, *state.files, x)
+    state.report.add_verification(Verification(real, random, len(state.integer.layers) + 1, executions))
+
+
+def assign(state: State) -> None:
+    """Assign cores; refuse steps that no layer would take.
+
+    Raises:
+        InvalidSpec: an impossible mapping, or progressive steps without an analog layer.
+    """
+    state.edit("canonicalise", hardware.assignment(state.spec.mapping))
+    if state.spec.recipe.progressive and not _has_analog(state):
+        raise InvalidSpec(
+            "recipe.progressive has steps for the weights of analog layers, and no layer runs on the analog core; "
+            "set mapping, or leave it out",
+            param="recipe.progressive",
+        )
+
+
+def _has_analog(state: State) -> bool:
+    return any(core_of(node) == "analog" for node in state.network.graph.nodes)
+
+
+def _map(state: State, analog_weights: QRange) -> None:
+    """Bring the network to the chip's ranges, the analog layers' weights to the given one."""
+    data = state.loaded
+    state.edit("hardware_mapped", hardware.mapping(analog_weights, data.input_steps))
+    calibrate_analog(state.network, data.calibration, data.normalise)
+
+
+def _train(state: State, iteration: Iteration) -> None:
+    """Train an iteration as the recipe says, then measure it and keep its network."""
+    _fit(state, iteration, state.spec.recipe.training(iteration))
+    state.measure(iteration)
+    origin = origin_of(state.spec, state.input_shape, state.model_path, state.start)
+    path = state.folder / "checkpoints" / f"{iteration}.pt"
+    save(state.network, path, iteration=iteration, origin=origin, teacher=state.teacher)
+
+
+def _fit(state: State, iteration: Iteration, settings: Training) -> None:
+    """Train, with the recipe's noise in the converters of analog layers."""
+    recipe = state.spec.recipe
+    state.network.eval()
+    if not recipe.noise.silent:
+        disturb(state.network, recipe.noise, recipe.seed)
+
+    def emit(body: EventBody) -> None:
+        if isinstance(body, MetricsBody):
+            state.report.add_epoch(body)
+        state.emit(body)
+
+    train(
+        state.network,
+        settings,
+        state.loaded,
+        task=TASKS[state.spec.task],
+        teacher=state.teacher,
+        iteration=iteration,
+        seed=recipe.seed,
+        emit=emit,
+        should_stop=state.should_stop,
+    )
+    silence(state.network)
+
+
+STAGES: list[tuple[Stage, Callable[[State], None]]] = [
+    ("import", import_),
+    ("canonicalise", canonicalise_),
+    ("float", float_),
+    ("fake_quantised", fake_quantised),
+    ("hardware_mapped", hardware_mapped),
+    ("hardware_exact", hardware_exact),
+    ("integerise", integerise_),
+    ("export", export),
+    ("verify", verify_),
+]

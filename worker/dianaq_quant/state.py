@@ -1,0 +1,77 @@
+"""What the stages of a job hand on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import fx, nn
+
+from dianaq.events import EventBody, LogBody, MetricsBody, Stage
+from dianaq.spec import JobSpec
+from dianaq_quant.checkpoint import Checkpoint
+from dianaq_quant.export.dory import DoryModel
+from dianaq_quant.export.htvm import HtvmModel
+from dianaq_quant.export.layers import IntegerNetwork
+from dianaq_quant.graph import Editor, run_editors
+from dianaq_quant.modules.exact import Requantisation
+from dianaq_quant.report import Report
+from dianaq_quant.training.data import Data, load_data
+from dianaq_quant.training.evaluate import evaluate
+from dianaq_quant.training.tasks import TASKS
+
+
+@dataclass
+class State:
+    """What the stages hand on. `network` is the present network; each stage says what it has become."""
+
+    spec: JobSpec
+    model_path: Path | None
+    module: nn.Module | None
+    dataset_path: Path
+    folder: Path
+    emit: Callable[[EventBody], None]
+    should_stop: Callable[[], bool]
+    report: Report
+    network: fx.GraphModule
+    editors: Mapping[Stage, Sequence[Editor]]
+    input_shape: tuple[int, ...]
+    data: Data | None = None
+    teacher: fx.GraphModule | None = None
+    start: Checkpoint | None = None
+    integer: IntegerNetwork | None = None
+    scales: dict[str, float | Requantisation] | None = None
+    files: tuple[HtvmModel, DoryModel] | None = None
+
+    @property
+    def loaded(self) -> Data:
+        """The dataset; loaded by the first stage."""
+        assert self.data is not None
+        return self.data
+
+    def load(self) -> None:
+        """Load the dataset for the network's input."""
+        self.data = load_data(self.dataset_path, self.spec, self.input_shape)
+        splits = {"train": self.data.train, "val": self.data.val, "test": self.data.test}
+        self.report.samples = {name: len(split) for name, split in splits.items() if split is not None}
+        self.report.samples["calibration"] = len(self.data.calibration)
+
+    def edit(self, stage: Stage, editors: Sequence[Editor]) -> None:
+        """Run editors on the network; the report tells what they did."""
+        self.report.add_edits(stage, run_editors(self.network, editors))
+
+    def note(self, message: str) -> None:
+        """Something that the user should know."""
+        self.report.notes.append(message)
+        self.emit(LogBody(message=message))
+
+    def measure(self, stage: Stage) -> None:
+        """Report the present network's figures, if there are data to measure them on."""
+        found = self.loaded.report_split
+        if found is None:
+            return
+        name, split = found
+        measured = evaluate(self.network, split, self.loaded.normalise, TASKS[self.spec.task])
+        self.report.add_accuracy(stage, name, measured)
+        self.emit(MetricsBody(stage=stage, values=measured.named(name)))
