@@ -55,6 +55,24 @@ class Preprocessing(StrictModel):
         return self
 
 
+InputKind = Literal["float", "int8", "pixels"]
+OutputKind = Literal["float", "int8"]
+
+
+class NetworkInterface(StrictModel):
+    """What the firmware feeds to the exported network and gets from it; the report says how to compute either.
+
+    It shapes the file for HTVM. The one for DORY takes and gives integers, whatever is chosen here.
+    """
+
+    input: InputKind = "float"
+    """`float`: the float network's own input, normalised, which the first operation quantises. `int8`: the same
+    integers, quantised by the firmware. `pixels`: `pixel - 128` of uint8 images; their normalisation becomes part of
+    the first layer, so that nothing is computed in floating point and no input precision is lost."""
+    output: OutputKind = "float"
+    """`float`: the output in real numbers. `int8`: its integers, whose scale the report has."""
+
+
 def _reference(value: Any) -> Any:
     """An uploaded model or dataset stands for its id."""
     return getattr(value, "id", value)
@@ -130,6 +148,7 @@ class JobSpec(StrictModel):
     mean squared error is measured, with both kinds also the AUC. Samples of `train` that are labelled as anomalies are
     neither trained on nor calibrated with."""
     preprocessing: Preprocessing = Preprocessing()
+    interface: NetworkInterface = NetworkInterface()
     recipe: Recipe = Recipe()
     mapping: CoreMapping = CoreMapping()
     target: Target = Target()

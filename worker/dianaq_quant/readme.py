@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from dianaq.figures import FIGURES, figures_of, written
 from dianaq_quant.report import Report
 
@@ -23,6 +26,8 @@ def bundle_readme(report: Report) -> str:
 
 ## Accuracy
 {_accuracy(report)}{_noise(report)}
+## What to feed, and what comes out
+{_ends(report)}
 ## What was verified
 Every layer's output agreed bit for bit on {checked["data_samples"]} data samples and \
 {checked["random_samples"]} random ones in: {", ".join(checked["executions"])}.
@@ -48,6 +53,39 @@ def _accuracy(report: Report) -> str:
         rows.append([entry["stage"], *figures, f"{entry['samples']} ({entry['split']})"])
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     return table + "".join(f"\n{_MEANING[name]}\n" for name in names if name in _MEANING)
+
+
+def _ends(report: Report) -> str:
+    """Both ends of the network, for who writes the firmware."""
+    fed, given = report.interface["input"], report.interface["output"]
+    lines = [
+        f"- Input: {_size(fed['shape'])} values, {fed['layout']}. `htvm/model.onnx` takes {_HOLDS[fed['htvm']]}, "
+        f"`dory/model.onnx` integers. {_FEEDING[fed['kind']]}",
+        f"  Integers q are in {fed['range']}: {fed['formula']}, with {_constants(fed)}.",
+        f"- Output: {_size(given['shape'])} values. `htvm/model.onnx` gives {_HOLDS[given['htvm']]}, `dory/model.onnx` integers, in "
+        f"{given['range']}: {given['formula']} is what the float network gives, with {_constants(given)}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _size(shape: list[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _constants(end: Mapping[str, Any]) -> str:
+    """The numbers of a formula; as they are stored, so that what is computed with them agrees."""
+    names = [name for name in ("scale", "factor", "bias") if name in end and name in end["formula"]]
+    parts = [f"{name} {', '.join(map(repr, v)) if isinstance(v := end[name], list) else repr(v)}" for name in names]
+    return "; ".join(parts) if parts else "the normalisation in the first layer's weights and bias"
+
+
+_HOLDS = {"float32": "real numbers", "int8": "integers in a float32 tensor (stored as int8 in the `.npy` file)"}
+
+_FEEDING = {
+    "float": "The first operation of `htvm/model.onnx` quantises; DORY's input has to be quantised before.",
+    "int8": "Quantise it before.",
+    "pixels": "Feed the bytes of an image, each less 128; nothing is computed in floating point.",
+}
 
 
 def _noise(report: Report) -> str:

@@ -38,6 +38,9 @@ class Report:
     notes: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
     layers: list[dict[str, Any]] = field(default_factory=list)
+    interface: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By exported file, the user's layer that each of its tensors belongs to."""
     verification: dict[str, Any] = field(default_factory=dict)
     samples: dict[str, int] = field(default_factory=dict)
     noise_sweep: list[dict[str, Any]] = field(default_factory=list)
@@ -81,7 +84,9 @@ class Report:
             "accuracy": self.accuracy,
             "training": self.training,
             "noise_sweep": self.noise_sweep,
+            "interface": self.interface,
             "layers": self.layers,
+            "tensors": self.tensors,
             "edits": self.edits,
             "notes": self.notes,
             "verification": self.verification,

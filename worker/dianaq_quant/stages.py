@@ -19,6 +19,7 @@ from dianaq_quant.export.layers import limits_of_dialects, read_layers, run_reco
 from dianaq_quant.graph.shapes import record_shapes
 from dianaq_quant.graph.surgery import calls, core_of
 from dianaq_quant.importers import import_network, interface_of
+from dianaq_quant.interface import border_note, check_pixels, describe_interface
 from dianaq_quant.modules.adc import converters, disturb, silence
 from dianaq_quant.modules.exact import ExactAdd, ExactAnalogConv2d, ExactConv2d, ExactLinear
 from dianaq_quant.report import describe_layers
@@ -66,8 +67,10 @@ def float_(state: State) -> None:
 
 def fake_quantised(state: State) -> None:
     """Fake-quantised with the recipe's ranges: equalised, calibrated, trained if the recipe says so."""
-    recipe = state.spec.recipe
-    editors = fake_quantise.editors(recipe.quantisers, equalise=recipe.post_training.equalise)
+    recipe, pixels = state.spec.recipe, state.loaded.pixels
+    if pixels is not None and (note := border_note(state.network, pixels)):
+        state.note(note)
+    editors = fake_quantise.editors(recipe.quantisers, equalise=recipe.post_training.equalise, pixels=pixels)
     state.edit("fake_quantised", editors)
     calibrate(state.network, state.loaded.calibration, state.loaded.normalise)
     _train(state, "fake_quantised")
@@ -115,7 +118,7 @@ def integerise_(state: State) -> None:
     }
     state.edit("integerise", integerise.EDITORS)
     record_shapes(state.network, state.input_shape)
-    state.integer = read_layers(state.network)
+    state.integer = read_layers(state.network, state.spec.interface)
     state.measure("integerise")
     state.network = exact
 
@@ -138,10 +141,15 @@ def export(state: State) -> None:
     sample = state.loaded.normalise(state.loaded.calibration.x[:1])
     golden = run_recording(state.integer, sample)
     state.files = (
-        export_htvm(state.integer, state.folder / "htvm", sample, golden["output"]),
+        export_htvm(
+            state.integer, state.folder / "htvm", state.integer.fed(sample, golden), state.integer.given(golden)
+        ),
         export_dory(state.integer, state.folder / "dory", golden),
     )
     state.report.layers = describe_layers(state.integer, state.scales)
+    htvm, dory = state.files
+    state.report.tensors = {"htvm/model.onnx": htvm.originals, "dory/model.onnx": dory.originals}
+    state.report.interface = describe_interface(state.integer, state.loaded.normalise)
     for note in limits_of_dialects(state.integer):
         state.note(note)
 
@@ -152,20 +160,23 @@ def verify_(state: State) -> None:
     assert state.files is not None
     data = state.loaded
     _, split = data.report_split or ("calibration", data.calibration)
+    entrance = state.integer.entrance
     x, real, random = sample_inputs(
-        data.normalise(split.x[:DATA_SAMPLES]), state.integer.entrance.scale, state.spec.recipe.seed
+        data.normalise(split.x[:DATA_SAMPLES]), entrance.scale, state.spec.recipe.seed, entrance.origin
     )
     executions = verify(state.integer, state.network, *state.files, x)
     state.report.add_verification(Verification(real, random, len(state.integer.layers) + 1, executions))
 
 
 def assign(state: State) -> None:
-    """Assign cores; refuse steps that no layer would take.
+    """Assign cores; refuse steps that no layer would take, and pixels that the analog core would read.
 
     Raises:
-        InvalidSpec: an impossible mapping, or progressive steps without an analog layer.
+        InvalidSpec: an impossible mapping, progressive steps without an analog layer, or pixels with one at the input.
     """
     state.edit("canonicalise", hardware.assignment(state.spec.mapping))
+    if state.spec.interface.input == "pixels":
+        check_pixels(state.network)
     if state.spec.recipe.progressive and not _has_analog(state):
         raise InvalidSpec(
             "recipe.progressive has steps for the weights of analog layers, and no layer runs on the analog core; "

@@ -26,13 +26,14 @@ def origin_of(
         preprocessing=spec.preprocessing,
         mapping=spec.mapping,
         quantisers=_plain(spec.recipe.quantisers),
+        pixels=spec.interface.input == "pixels",
         seed=spec.recipe.seed,
         model=_model(spec),
         model_sha256=None if model_path is None else sha256(model_path),
     )
     if start is None:
         return origin
-    kept = ["model", "model_sha256"] if start.iteration == "float" else ["model", "model_sha256", *_SETTLED]
+    kept = ["model", "model_sha256"] if start.iteration == "float" else ["model", "model_sha256", "pixels", *_SETTLED]
     return origin.model_copy(update={name: getattr(start.origin, name) for name in kept})
 
 
@@ -68,6 +69,8 @@ def check_start(start: Checkpoint, spec: JobSpec, model_path: Path | None, datas
             f"the preprocessing is {_brief(spec.preprocessing.model_dump())}, but the network was made with "
             f"{_brief(origin.preprocessing.model_dump())}"
         )
+    if start.iteration != "float":
+        _check_pixels(start, spec)
     for name in _SETTLED if start.iteration != "float" else ():
         notes += _check_settled(name, start, spec)
     return notes
@@ -75,6 +78,25 @@ def check_start(start: Checkpoint, spec: JobSpec, model_path: Path | None, datas
 
 _SETTLED = {"mapping": "mapping", "quantisers": "recipe.quantisers"}
 """Parts of a job that the iteration `fake_quantised` settles, and their names in its specification."""
+
+
+def _check_pixels(start: Checkpoint, spec: JobSpec) -> None:
+    """Whether pixels are fed is settled by the iteration `fake_quantised`, and how they are normalised then as well."""
+    origin, pixels = start.origin, spec.interface.input == "pixels"
+    if pixels != origin.pixels:
+        accepted = "'pixels'" if origin.pixels else "'float' or 'int8'"
+        raise InvalidSpec(
+            f"interface.input is {spec.interface.input!r}, but the first layer of the checkpoint after "
+            f"{start.iteration} takes {accepted}; set it to that, or start from an earlier iteration",
+            param="interface.input",
+        )
+    if pixels and spec.preprocessing != origin.preprocessing:
+        raise InvalidSpec(
+            f"the preprocessing is {_brief(spec.preprocessing.model_dump())}, but that of the checkpoint after "
+            f"{start.iteration} is part of its first layer, because pixels are fed: "
+            f"{_brief(origin.preprocessing.model_dump())}; repeat it, or start from an earlier iteration",
+            param="preprocessing",
+        )
 
 
 def _check_settled(name: str, start: Checkpoint, spec: JobSpec) -> list[str]:

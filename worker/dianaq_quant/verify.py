@@ -33,8 +33,13 @@ class Verification:
     executions: tuple[str, ...]
 
 
-def sample_inputs(data: Tensor, entrance_scale: float, seed: int) -> tuple[Tensor, int, int]:
+def sample_inputs(
+    data: Tensor, entrance_scale: float, seed: int, origin: Tensor | float = 0.0
+) -> tuple[Tensor, int, int]:
     """Inputs to compare on: the first of the data, then random ones over the whole input range.
+
+    Args:
+        origin: the real value of 0 there, where it is not 0; broadcasts over the data.
 
     Returns:
         The float32 inputs (N, *shape), and how many of them are data and random.
@@ -44,7 +49,7 @@ def sample_inputs(data: Tensor, entrance_scale: float, seed: int) -> tuple[Tenso
     generator = torch.Generator().manual_seed(seed)
     # A little beyond int8, so that the input's own clipping is exercised.
     levels = torch.rand((total - count, *data.shape[1:]), generator=generator) * 272 - 136
-    return torch.cat([data[:count], levels * entrance_scale]), count, total - count
+    return torch.cat([data[:count], levels * entrance_scale + origin]), count, total - count
 
 
 def verify(
@@ -59,13 +64,16 @@ def verify(
         VerificationError: names the execution, the layer and the first sample that differs; or the tensor that holds
             a fraction or leaves its declared range.
     """
-    expected = {name: value.numpy() for name, value in run_recording(network, x).items()}
+    values = run_recording(network, x)
+    expected = {name: value.numpy() for name, value in values.items()}
     for layer, value in expected.items():
         if layer != "output":
             _whole(value, layer, "the integer network", None)
     with torch.no_grad():
         _same(expected["output"], exact(x).numpy(), "output", "the hardware-exact network", network)
-    _compare(expected, htvm.proto, htvm.tensors, htvm.ranges, "htvm/model.onnx", x.numpy(), network)
+    # Both ends of the file are float32 tensors, whatever they hold.
+    fed, ends = network.fed(x, values).float().numpy(), {"output": network.given(values).float().numpy()}
+    _compare(expected | ends, htvm.proto, htvm.tensors, htvm.ranges, "htvm/model.onnx", fed, network)
     integers = expected["input"]
     _compare(expected, with_converters(dory), dory.tensors, dory.ranges, "dory/model.onnx", integers, network)
     converters = ", converters of analog layers added" if dory.converters else ""

@@ -17,7 +17,7 @@ from dianaq.events import ITERATIONS
 from dianaq.inspection.formats import file_format
 from dianaq.inspection.interface import check_kind
 from dianaq.recipe import Preset, Recipe, merge
-from dianaq.spec import JobSpec, TaskName, parse_spec
+from dianaq.spec import InputKind, JobSpec, OutputKind, TaskName, parse_spec
 from dianaq.zoo import Architecture
 
 DEFAULT_PRESET: Preset = "ptq"
@@ -54,6 +54,14 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--mean", type=float, nargs="+", metavar="X", help="per channel, of samples scaled to 0..1")
     group.add_argument("--std", type=float, nargs="+", metavar="X", help="per channel, of samples scaled to 0..1")
+    group.add_argument(
+        "--input-type",
+        choices=get_args(InputKind),
+        help="what the firmware feeds: the normalised float input, its integers, or pixel - 128 (default: float)",
+    )
+    group.add_argument(
+        "--output-type", choices=get_args(OutputKind), help="what the firmware gets, real or integer (default: float)"
+    )
     group.add_argument("--calibration", type=int, metavar="N", help="training samples that the observers see")
     group.add_argument("--seed", type=int, metavar="N", help="seed of everything random")
     group.add_argument(
@@ -163,9 +171,11 @@ def _from_options(args: argparse.Namespace) -> dict[str, Any]:
     if args.seed is not None:
         recipe["seed"] = args.seed
     preprocessing = {name: getattr(args, name) for name in ("mean", "std") if getattr(args, name) is not None}
+    ends = {"input": args.input_type, "output": args.output_type}
     parts: dict[str, Any] = {
         "recipe": recipe,
         "preprocessing": preprocessing,
+        "interface": {name: kind for name, kind in ends.items() if kind is not None},
         "task": args.task,
         "start_from": args.start_from,
     }

@@ -54,7 +54,7 @@ def check_fit(spec: JobSpec, file: ModelInfo | WeightsInfo | None, dataset: Data
     Raises:
         InvalidDataset: samples that do not fit the model's input, or labels that the task does not know.
         InvalidModel: its output does not fit the task, or the file is weights where a network is needed or the reverse.
-        InvalidSpec: mean, std, augmentation, epochs or layer names that do not fit the model or the data.
+        InvalidSpec: mean, std, augmentation, epochs, interface or layer names that do not fit the model or the data.
     """
     check_interface(spec, interface(spec, file), dataset)
 
@@ -68,6 +68,7 @@ def check_interface(spec: JobSpec, model: Interface, dataset: DatasetInfo) -> No
     sample = dataset.splits["train"].sample_shape
     layout = input_layout(sample, model.input.shape, spec.preprocessing.layout)
     _check_normalisation(spec, model.input.shape, layout)
+    _check_pixels(spec, dataset)
     _check_training(spec, model.input.shape, dataset)
     _check_layer_names(spec, model)
 
@@ -82,6 +83,16 @@ def _check_normalisation(spec: JobSpec, target: Shape, layout: InputLayout) -> N
                 f"preprocessing.{name} has {given} values; an input of shape {target} takes {accepted}",
                 param=f"preprocessing.{name}",
             )
+
+
+def _check_pixels(spec: JobSpec, dataset: DatasetInfo) -> None:
+    stored = dataset.splits["train"].dtype
+    if spec.interface.input == "pixels" and stored != "uint8":
+        raise InvalidSpec(
+            f"interface.input is 'pixels', but x_train is {stored}; pixels are uint8: store the images as they are, or "
+            "set interface.input to 'float' or 'int8'",
+            param="interface.input",
+        )
 
 
 def _check_classifier(model: Interface, dataset: DatasetInfo) -> None:

@@ -40,6 +40,7 @@ class Origin(BaseModel):
     Args:
         input_shape: without the batch.
         model: the job's `model`: the name of a file, or the description of a zoo network.
+        pixels: whether the network takes pixels, once it is quantised.
         model_sha256: of the model's (or its weights') file, if there is one.
         quantisers: the recipe's, as plain data: its functions need not be registered where it is only read.
     """
@@ -51,6 +52,7 @@ class Origin(BaseModel):
     preprocessing: Preprocessing
     mapping: CoreMapping
     quantisers: dict[str, Any]
+    pixels: bool = False
     seed: int
     model: str | dict[str, Any]
     model_sha256: str | None

@@ -27,6 +27,7 @@ from dianaq_quant.modules.exact import (
     Requantisation,
 )
 from dianaq_quant.modules.fake import FakeAnalogConv2d, FakeConv2d, FakeLinear
+from dianaq_quant.modules.pixels import PixelGrid, PixelInput, PixelQuantiser
 from dianaq_quant.modules.quantiser import FakeQuantiser, Scale, WeightQuantiser
 from dianaq_quant.modules.structure import (
     Add,
@@ -83,6 +84,7 @@ _KINDS: dict[type[nn.Module], Kind] = {
     # Fake-quantised networks, mapped to the cores or not.
     Scale: Kind(("learned", "power_of_two"), ("gradient_factor",)),
     FakeQuantiser: Kind(("spec", "qrange", "ceiling"), ("values_per_sample", "mode")),
+    PixelQuantiser: Kind(("spec", "grid"), ("values_per_sample", "mode")),
     WeightQuantiser: Kind(("spec",), ("qrange",)),
     FakeConv2d: Kind(_CONV, ("mode",), on_meta=True),
     FakeLinear: Kind(_LINEAR, ("mode",), on_meta=True),
@@ -90,6 +92,7 @@ _KINDS: dict[type[nn.Module], Kind] = {
     FakeAnalogConv2d: Kind(_CONV, ("mode", "tiles", "slope"), on_meta=True),
     # Exact networks.
     ExactInput: Kind(("scale", "qrange")),
+    PixelInput: Kind(("grid",)),
     ExactOutput: Kind(("scale",)),
     ExactConv2d: Kind(None, ("weight_range", "requantise", "geometry")),
     ExactLinear: Kind(None, ("weight_range", "requantise")),
@@ -169,6 +172,8 @@ def _encode(value: Any, put: Put) -> Any:
         return {"quantiser": value.model_dump(mode="json", exclude_none=True)}
     if isinstance(value, Geometry):
         return {"geometry": asdict(value)}
+    if isinstance(value, PixelGrid):
+        return {"pixels": {name: _encode(item, put) for name, item in asdict(value).items()}}
     if isinstance(value, RowTiles):
         return {"row_tiles": asdict(value)}
     if isinstance(value, Requantisation):
@@ -197,4 +202,6 @@ def _decode(data: Any, tensors: Sequence[Tensor]) -> Any:
             ) from None
         return QuantiserSpec.model_validate(value)
     plain = {name: _decode(item, tensors) for name, item in value.items()}
-    return {"geometry": Geometry, "row_tiles": RowTiles, "requantisation": Requantisation}[form](**plain)
+    return {"geometry": Geometry, "pixels": PixelGrid, "row_tiles": RowTiles, "requantisation": Requantisation}[form](
+        **plain
+    )

@@ -91,6 +91,7 @@ class _Writer:
 class DoryModel:
     """The written model, where each layer's integers are, and DORY's fused layers in their order.
 
+    `originals` are the user's layers by the tensors that nodes give: names here are numbers, as DORY wants them.
     `converters` are the analog layers by the tensor of their accumulator, on which the converter would act: DORY's
     front end has no word for it.
     """
@@ -100,6 +101,7 @@ class DoryModel:
     fused: tuple[str, ...]
     ranges: dict[str, tuple[int, int]]
     converters: dict[str, IntegerAnalogConv2d]
+    originals: dict[str, str]
 
 
 def build_dory(network: IntegerNetwork) -> DoryModel:
@@ -108,8 +110,10 @@ def build_dory(network: IntegerNetwork) -> DoryModel:
     tensors = {"input": "0"}
     fused = []
     ranges: dict[str, tuple[int, int]] = {}
+    originals: dict[str, str] = {}
     for layer in network.layers:
         tensors[layer.name] = _write(writer, layer, [tensors[name] for name in layer.inputs])
+        originals |= {node.output[0]: layer.original for node in writer.nodes if node.output[0] not in originals}
         shift = getattr(layer.module, "shift", None)
         if isinstance(shift, Shift):
             ranges[tensors[layer.name]] = (shift.qrange.lo, shift.qrange.hi)
@@ -126,7 +130,7 @@ def build_dory(network: IntegerNetwork) -> DoryModel:
     proto = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="dianaq"
     )
-    return DoryModel(proto, tensors, tuple(fused), ranges, writer.converters)
+    return DoryModel(proto, tensors, tuple(fused), ranges, writer.converters, originals)
 
 
 def _is_reshape(layer: Layer) -> bool:

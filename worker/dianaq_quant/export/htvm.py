@@ -7,7 +7,7 @@ below names the rule that it follows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,8 @@ class _Writer:
         return self.constant(f"constant_{value:g}".replace("-", "minus_"), np.array([value]))
 
     def requantise(self, source: str, layer: str, divisor: float, lo: int, hi: int) -> str:
-        """`Div(c) -> Floor -> Max(lo) -> Min(hi)`; the division is left out where c = 1."""
-        if divisor != 1:
+        """`Div(c) -> Floor -> Max(lo) -> Min(hi)`; the division is left out where c = 1, but not at the input."""
+        if divisor != 1 or layer == "input":
             name = f"{layer}/divisor" if layer == "input" else ""
             constant = self.constant(name, np.array([divisor])) if name else self.vector(divisor)
             source = self.add("Div", [source, constant], f"{layer}/div")
@@ -74,23 +74,34 @@ class _Writer:
 
 @dataclass(frozen=True)
 class HtvmModel:
-    """The written model: where each layer's integers are, and the range that each of those tensors keeps."""
+    """The written model: where each layer's integers are, the range that each of those tensors keeps, and which of the
+    user's layers each tensor that a node gives belongs to."""
 
     proto: onnx.ModelProto
     tensors: dict[str, str]
     ranges: dict[str, tuple[int, int]]
+    originals: dict[str, str]
 
 
 def build_htvm(network: IntegerNetwork) -> HtvmModel:
-    """The network in HTVM's dialect: input `input` (1, ...) float32, output `output` float32, batch 1."""
+    """The network in HTVM's dialect: input `input` (1, ...) float32, output `output` float32, batch 1.
+
+    Both hold integers where the network's interface says so.
+    """
     writer = _Writer()
-    entrance = network.entrance
-    tensors = {"input": writer.requantise("input", "input", entrance.scale, entrance.qrange.lo, entrance.qrange.hi)}
+    bounds = (network.entrance.qrange.lo, network.entrance.qrange.hi)
+    # HTVM wants a requantisation at the start, also of what is an integer already: by 1 then, which changes nothing.
+    unit = network.entrance.scale if network.interface.input == "float" else 1.0
+    tensors = {"input": writer.requantise("input", "input", unit, *bounds)}
+    labels, originals = network.labels(), dict.fromkeys((node.output[0] for node in writer.nodes), "input")
     for layer in network.layers:
-        tensors[layer.name] = _write(writer, layer, [tensors[name] for name in layer.inputs])
+        named = replace(layer, name=labels[layer.name])
+        tensors[layer.name] = _write(writer, named, [tensors[name] for name in layer.inputs])
+        originals |= {node.output[0]: layer.original for node in writer.nodes if node.output[0] not in originals}
     # HTVM wants a division (or a cast) at the end; 1 / scale is a power of two, so the result is exact.
-    inverse = writer.constant("output/divisor", np.array([1.0 / network.exit.scale]))
-    writer.add("Div", [tensors[network.sink], inverse], "output")
+    unit = network.exit.scale if network.interface.output == "float" else 1.0
+    inverse = writer.constant("output/divisor", np.array([1.0 / unit]))
+    originals[writer.add("Div", [tensors[network.sink], inverse], "output")] = "output"
     graph = helper.make_graph(
         writer.nodes,
         "dianaq_htvm",
@@ -102,7 +113,7 @@ def build_htvm(network: IntegerNetwork) -> HtvmModel:
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="dianaq"
     )
     onnx.checker.check_model(proto, full_check=True)
-    return HtvmModel(proto, tensors, writer.ranges)
+    return HtvmModel(proto, tensors, writer.ranges, originals)
 
 
 def _write(writer: _Writer, layer: Layer, inputs: list[str]) -> str:
@@ -216,7 +227,7 @@ def export_htvm(network: IntegerNetwork, folder: Path, x: Tensor, y: Tensor) -> 
 
     Args:
         folder: created; must not exist.
-        x, y: a float32 input of batch 1 and the network's output for it.
+        x, y: what the network is fed and gives, batch 1 (`IntegerNetwork.fed`, `given`).
     """
     model = build_htvm(network)
     folder.mkdir(parents=True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx
 
+from dianaq.spec import NetworkInterface
 from dianaq_quant.graph.surgery import Interpreter, input_node, layer_of, module_of, output_node
 from dianaq_quant.modules.integer import (
     IntegerAdd,
@@ -17,7 +21,11 @@ from dianaq_quant.modules.integer import (
     IntegerLinear,
     IntegerOutput,
 )
+from dianaq_quant.modules.pixels import PixelInput
 from dianaq_quant.modules.structure import Flatten, MaxPool2d
+
+_READABLE = re.compile(r"[\w./-]+", re.ASCII)
+"""Names that a file may hold as they are; others (spaces, say) keep their letters and digits only."""
 
 Operation = (
     IntegerConv2d | IntegerLinear | IntegerAnalogConv2d | IntegerAdd | IntegerGlobalAvgPool2d | MaxPool2d | Flatten
@@ -41,23 +49,53 @@ class IntegerNetwork:
     """What is exported: the quantised input, the layers in execution order, and the output's scale."""
 
     graph: fx.GraphModule
-    entrance: IntegerInput
+    entrance: IntegerInput | PixelInput
     input_shape: tuple[int, ...]
     layers: tuple[Layer, ...]
     exit: IntegerOutput
+    interface: NetworkInterface
+    """What the file for HTVM takes and gives."""
 
     @property
     def sink(self) -> str:
         """Name of the layer whose integers are the network's output."""
         return self.layers[-1].name
 
+    def labels(self) -> dict[str, str]:
+        """Names for exported tensors by layer: the user's own, where it is one layer's alone and none of the parts
+        that another's tensors get (`<name>/...`, `input`, `output`); else the layer's."""
+        counts = Counter(layer.original for layer in self.layers)
+        ends = ["input", "output"]
+        found = {}
+        for layer in self.layers:
+            own, others = layer.original, [*ends, *(n for n in counts if n != layer.original)]
+            clear = counts[own] == 1 and own not in ends and not any(_within(own, n) or _within(n, own) for n in others)
+            found[layer.name] = own if clear and _READABLE.fullmatch(own) else layer.name
+        return found
 
-def read_layers(network: fx.GraphModule) -> IntegerNetwork:
-    """Read an integerised network whose shapes are recorded (`graph.shapes.record_shapes`)."""
+    def fed(self, x: Tensor, values: Mapping[str, Tensor]) -> Tensor:
+        """What the file for HTVM is fed for inputs x: these, float32, or their integers, int8.
+
+        Args:
+            values: what `run_recording` gives for x.
+        """
+        return x if self.interface.input == "float" else values["input"].to(torch.int8)
+
+    def given(self, values: Mapping[str, Tensor]) -> Tensor:
+        """What the file for HTVM gives then: real numbers in float32, or the last layer's integers, int8."""
+        return values["output"] if self.interface.output == "float" else values[self.sink].to(torch.int8)
+
+
+def read_layers(network: fx.GraphModule, interface: NetworkInterface | None = None) -> IntegerNetwork:
+    """Read an integerised network whose shapes are recorded (`graph.shapes.record_shapes`).
+
+    Args:
+        interface: of the file for HTVM; real numbers in and out by default.
+    """
     entrance_node = next(iter(input_node(network).users))
     exit_node = output_node(network)
     entrance, exit_ = module_of(network, entrance_node), module_of(network, exit_node)
-    assert isinstance(entrance, IntegerInput)
+    assert isinstance(entrance, IntegerInput | PixelInput)
     assert isinstance(exit_, IntegerOutput)
     names = {entrance_node: "input"}
     layers = []
@@ -69,7 +107,13 @@ def read_layers(network: fx.GraphModule) -> IntegerNetwork:
         names[node] = str(node.target)
         sources = tuple(names[a] for a in node.args if isinstance(a, fx.Node))
         layers.append(Layer(names[node], module, sources, node.meta["shape"], layer_of(node)))
-    return IntegerNetwork(network, entrance, entrance_node.meta["shape"], tuple(layers), exit_)
+    return IntegerNetwork(
+        network, entrance, entrance_node.meta["shape"], tuple(layers), exit_, interface or NetworkInterface()
+    )
+
+
+def _within(name: str, other: str) -> bool:
+    return name.startswith(f"{other}/")
 
 
 def limits_of_dialects(network: IntegerNetwork) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import fx, nn
 
 from dianaq.errors import QuantisationError
@@ -27,6 +29,15 @@ def source_quantiser(network: fx.GraphModule, node: fx.Node, index: int = 0) -> 
             break
         source = source.args[0]
     raise QuantisationError(f"what {layer_of(node)} reads was never quantised", param=layer_of(node))
+
+
+def linear_readers(network: fx.GraphModule, node: fx.Node) -> Iterator[fx.Node]:
+    """What reads a node's value, flattened or not; of the network's input, in canonical form, linear layers."""
+    for user in node.users:
+        if isinstance(module_of(network, user), Flatten):
+            yield from linear_readers(network, user)
+        else:
+            yield user
 
 
 def scale_readers(network: fx.GraphModule, *kinds: type[nn.Module]) -> dict[Scale, list[fx.Node]]:

@@ -133,6 +133,8 @@ class IntegerInput(nn.Module):
     def __init__(self, scale: float, qrange: QRange) -> None:
         super().__init__()
         self.scale, self.qrange = scale, qrange
+        self.origin = 0.0
+        """Real value of 0."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.floor(x / self.scale).clamp_(self.qrange.lo, self.qrange.hi)

@@ -14,6 +14,7 @@ from dianaq.errors import InvalidDataset
 from dianaq.inspection.fit import input_layout
 from dianaq.ranges import QRange
 from dianaq.spec import JobSpec, Preprocessing
+from dianaq_quant.modules.pixels import ZERO, PixelGrid
 from dianaq_quant.targets.diana import ANALOG_INPUT, INT8
 from dianaq_quant.training.tasks import TASKS
 
@@ -67,6 +68,7 @@ class Data:
     """The splits, the normalisation, and the real value of one input integer where the input is a grid of pixels.
 
     `input_steps` has it for each range that the input may take, if all channels share one step; else it is empty.
+    `pixels` is how pixels are normalised, if it is pixels that the exported network takes.
 
     `held_out` says that `val` was taken out of `train`, where a network that was trained before has seen it.
     `calibration` is a fixed random part of `train`. `test` falls back on `val` for reporting: see `report_split`.
@@ -81,6 +83,7 @@ class Data:
     input_steps: dict[QRange, float]
     held_out: bool = False
     needs_labels: bool = True
+    pixels: PixelGrid | None = None
 
     @property
     def report_split(self) -> tuple[str, Split] | None:
@@ -120,9 +123,10 @@ def load_data(path: Path, spec: JobSpec, input_shape: tuple[int, ...]) -> Data:
     calibration = train.pick(order[: spec.recipe.calibration.samples])
     is_image = arrays["x_train"].dtype == np.uint8
     normalise = _normalisation(spec.preprocessing, input_shape, is_image)
-    steps = _input_steps(spec.preprocessing, is_image)
+    pixels = _pixel_grid(spec.preprocessing, input_shape) if spec.interface.input == "pixels" else None
+    steps = _input_steps(spec.preprocessing, is_image) if pixels is None else {}
     held_out = "val" not in splits
-    return Data(train, val, splits.get("test"), calibration, normalise, steps, held_out, task.needs_labels)
+    return Data(train, val, splits.get("test"), calibration, normalise, steps, held_out, task.needs_labels, pixels)
 
 
 def batches(split: Split, size: int = EVALUATION_BATCH) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -160,6 +164,14 @@ def _normalisation(preprocessing: Preprocessing, input_shape: tuple[int, ...], i
     offset = -(lo / (hi - lo) + mean) / std
     shape = (-1, 1, 1) if len(input_shape) == 3 else (-1,)
     return Normalisation(factor.float().reshape(shape), offset.float().reshape(shape))
+
+
+def _pixel_grid(preprocessing: Preprocessing, input_shape: tuple[int, ...]) -> PixelGrid:
+    """`((p - lo) / (hi - lo) - mean) / std` as `step * (p - 128) + origin`, per channel."""
+    lo, hi = _value_range(preprocessing, is_image=True)
+    mean, std = np.broadcast_arrays(preprocessing.mean, preprocessing.std)
+    steps, origins = 1 / ((hi - lo) * std), ((ZERO - lo) / (hi - lo) - mean) / std
+    return PixelGrid(tuple(steps.tolist()), tuple(origins.tolist()), len(input_shape) - 1)
 
 
 def _input_steps(preprocessing: Preprocessing, is_image: bool) -> dict[QRange, float]:

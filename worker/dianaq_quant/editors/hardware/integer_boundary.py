@@ -9,6 +9,7 @@ from torch import fx
 
 from dianaq_quant.editors.hardware.plan import ScalePlan
 from dianaq_quant.graph import Editor, Point, Rejection
+from dianaq_quant.graph.scales import linear_readers
 from dianaq_quant.graph.surgery import (
     calls,
     insert_after,
@@ -17,8 +18,8 @@ from dianaq_quant.graph.surgery import (
     set_module,
 )
 from dianaq_quant.modules.exact import ExactAnalogConv2d, ExactConv2d, ExactInput, ExactLinear, ExactOutput
+from dianaq_quant.modules.pixels import PixelInput, PixelQuantiser
 from dianaq_quant.modules.quantiser import FakeQuantiser
-from dianaq_quant.modules.structure import Flatten
 
 
 class IntegerBoundary(Editor):
@@ -26,7 +27,7 @@ class IntegerBoundary(Editor):
 
     The compilers' input quantisation is a floor, so an integer k stands for the middle of its bin, `(k + 1/2) s`;
     the half step goes into the bias of the layers that read it: `b + s/2 * sum(W)`. An analog layer has no bias before
-    its converter, and gets it after.
+    its converter, and gets it after. Pixels are integers already, and are themselves.
     """
 
     def __init__(self, plan: ScalePlan) -> None:
@@ -42,26 +43,26 @@ class IntegerBoundary(Editor):
         quantiser = module_of(network, node)
         assert isinstance(quantiser, FakeQuantiser)
         scale = self.plan.activations[quantiser.scale]
-        set_module(network, node, ExactInput(scale, quantiser.qrange))
         node.meta["scale"] = scale
-        for reader in _readers(network, node):
-            layer = module_of(network, reader)
-            with torch.no_grad():
-                if isinstance(layer, ExactAnalogConv2d):
-                    layer.bias.add_(layer.step / layer.adc.gain * layer.integer_weight().flatten(1).sum(1) / 2)
-                else:
-                    assert isinstance(layer, ExactConv2d | ExactLinear)
-                    layer.bias.add_(scale / 2 * layer.weight.flatten(1).sum(1))
+        if isinstance(quantiser, PixelQuantiser):
+            set_module(network, node, PixelInput(quantiser.grid))
+        else:
+            set_module(network, node, ExactInput(scale, quantiser.qrange))
+            _add_half_steps(network, node, scale)
         sink = output_node(network)
         insert_after(network, sink, ExactOutput(_scale_of(sink)), "output_scale")
 
 
-def _readers(network: fx.GraphModule, node: fx.Node) -> Iterator[fx.Node]:
-    for user in node.users:
-        if isinstance(module_of(network, user), Flatten):
-            yield from _readers(network, user)
-        else:
-            yield user
+def _add_half_steps(network: fx.GraphModule, node: fx.Node, scale: float) -> None:
+    """Give the layers that read the input what its floor took, half a step on average."""
+    for reader in linear_readers(network, node):
+        layer = module_of(network, reader)
+        with torch.no_grad():
+            if isinstance(layer, ExactAnalogConv2d):
+                layer.bias.add_(layer.step / layer.adc.gain * layer.integer_weight().flatten(1).sum(1) / 2)
+            else:
+                assert isinstance(layer, ExactConv2d | ExactLinear)
+                layer.bias.add_(scale / 2 * layer.weight.flatten(1).sum(1))
 
 
 def _scale_of(node: fx.Node) -> float:
