@@ -87,6 +87,7 @@ NORMALISED = {"preprocessing": {"mean": [0.5], "std": [0.5]}}
 # Flips and crops leave a CIFAR-10 image in its class: what its owner knows of the data, and a preset cannot.
 AUGMENTED = {"augmentation": "flip_crop"}
 PTQ = {**NORMALISED, "recipe": {"preset": "ptq"}}
+PIXELS = {"input": "pixels", "output": "int8"}
 QAT = {**NORMALISED, "recipe": {"preset": "qat", "hardware_mapped": AUGMENTED, "hardware_exact": AUGMENTED}}
 
 
@@ -99,6 +100,7 @@ def cases(folder: Path) -> list[Case]:
     for name, qat in (("resnet8", 0.2), ("resnet20", 0.3)):
         found += [
             Case(name, "ptq", network(name), cifar10, PTQ, Drop(0.4)),
+            Case(name, "ptq, pixels", network(name), cifar10, {**PTQ, "interface": PIXELS}, Drop(0.4)),
             Case(name, "qat", network(name), cifar10, QAT, Drop(qat)),
         ]
     # There are no training data for these.

@@ -201,3 +201,12 @@ def test_zoo_networks_that_do_not_fit(
         check_fit(network, file, data)
     assert [word for word in words if word not in caught.value.detail] == [], caught.value.detail
     assert caught.value.param
+
+
+def test_pixels_are_stored_as_bytes() -> None:
+    job = spec(interface={"input": "pixels"})
+    check_fit(job, model(), dataset())
+    with pytest.raises(InvalidSpec, match=r"x_train is float32; pixels are uint8.*'float' or 'int8'") as caught:
+        check_fit(job, model(), dataset(dtype="float32"))
+    assert caught.value.param == "interface.input"
+    check_fit(spec(interface={"input": "int8", "output": "int8"}), model(), dataset(dtype="float32"))

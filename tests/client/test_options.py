@@ -10,7 +10,7 @@ import pytest
 from dianaq.cli.options import add_job_options, job_spec
 from dianaq.errors import InvalidSpec
 from dianaq.recipe import Recipe
-from dianaq.spec import JobSpec, ZooModel
+from dianaq.spec import JobSpec, NetworkInterface, ZooModel
 
 
 def parse(*options: str, model: str | None = "m") -> JobSpec:
@@ -55,6 +55,13 @@ def test_the_task_is_an_option_that_beats_the_file(recipe: Path) -> None:
     assert parse("--recipe", str(recipe)).task == "reconstruction"
     assert parse("--recipe", str(recipe), "--task", "classification").task == "classification"
     assert parse("--task", "reconstruction").task == "reconstruction"
+
+
+def test_what_the_exported_network_takes_and_gives(recipe: Path) -> None:
+    assert parse().interface == NetworkInterface(input="float", output="float")
+    assert parse("--input-type", "pixels").interface == NetworkInterface(input="pixels")
+    recipe.write_text("interface: {input: int8, output: int8}\n")
+    assert parse("--recipe", str(recipe), "--output-type", "float").interface == NetworkInterface(input="int8")
 
 
 def test_part_of_a_specification(recipe: Path) -> None:

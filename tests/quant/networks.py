@@ -248,12 +248,13 @@ def mappings(convolutions: list[str]) -> st.SearchStrategy[dict[str, Any]]:
 
 @st.composite
 def settings_of(draw: st.DrawFn, model: onnx.ModelProto) -> dict[str, Any]:
-    """Random mapping, target and quantisers of a job for a model."""
+    """Random mapping, interface, target and quantisers of a job for a model."""
     names = [node.name for node in model.graph.node]
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
     recipe = {"quantisers": draw(quantiser_settings(names))} if draw(st.booleans()) else {}
     return {
         "mapping": draw(mappings(convolutions)),
+        "interface": {end: draw(st.sampled_from(["float", "int8"])) for end in ("input", "output")},
         "target": {"batch_norm_bits": draw(st.sampled_from([8, 16]))},
         "recipe": recipe,
     }

@@ -28,6 +28,7 @@ from dianaq_quant.checkpoint.records import META
 from dianaq_quant.editors import fake_quantise, hardware
 from dianaq_quant.graph import run_editors
 from dianaq_quant.modules.fake import FakeAnalogConv2d
+from dianaq_quant.modules.pixels import PixelGrid
 from dianaq_quant.modules.quantiser import FakeQuantiser
 from dianaq_quant.modules.structure import Conv2d
 from dianaq_quant.quantisers import register_quantiser, registry
@@ -61,6 +62,9 @@ ORIGIN = Origin(
 )
 
 
+PIXELS = PixelGrid((0.02, 0.03, 0.025), (0.5, 0.0, -0.1), 2)
+
+
 def residual() -> onnx.ModelProto:
     """A network with an addition, a saturating activation, both pools and BatchNorms of both kinds."""
     b = ModelBuilder((3, 6, 6), seed=4)
@@ -83,14 +87,18 @@ Pass = Callable[[fx.GraphModule], fx.GraphModule]
 
 
 def iterations(
-    model: onnx.ModelProto, cores: CoreMapping, quantisers: Quantisers, between: Pass = lambda network: network
+    model: onnx.ModelProto,
+    cores: CoreMapping,
+    quantisers: Quantisers,
+    between: Pass = lambda network: network,
+    pixels: PixelGrid | None = None,
 ) -> Iterator[tuple[fx.GraphModule, Tensor]]:
     """The network after each iteration, and data; `between` gives the one that the next iteration goes on with."""
     shape = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim)[1:]
     data = Split(torch.randn(20, *shape, generator=torch.Generator().manual_seed(0)), None)
     network = between(canonical(model, cores))
     yield network, data.x
-    run_editors(network, fake_quantise.editors(quantisers, equalise=True))
+    run_editors(network, fake_quantise.editors(quantisers, equalise=True, pixels=pixels))
     calibrate(network, data, UNCHANGED)
     network = between(network.eval())
     yield network, data.x
@@ -169,6 +177,11 @@ def test_every_iterations_network_comes_back_as_it_was(cores: CoreMapping, quant
         check(network, x)
 
 
+def test_a_network_that_takes_pixels_comes_back_as_it_was() -> None:
+    for network, x in iterations(residual(), DIGITAL, LEARNED, pixels=PIXELS):
+        check(network, x)
+
+
 def test_every_class_of_modules_comes_back() -> None:
     b = ModelBuilder((2, 6, 6))
     y = b.pool("AveragePool", b.relu(b.conv(b.input, 2)), (2, 2), stride=(1, 1))
@@ -183,8 +196,8 @@ def test_every_class_of_modules_comes_back() -> None:
     loose.eval()
     check(loose, torch.randn(3, 2, 6, 6))
     seen = {type(m) for m in loose.modules()}
-    for cores in (ANALOG, DIGITAL):
-        for network, _ in iterations(residual(), cores, LEARNED):
+    for cores, pixels in ((ANALOG, None), (DIGITAL, None), (DIGITAL, PIXELS)):
+        for network, _ in iterations(residual(), cores, LEARNED, pixels=pixels):
             seen |= {type(m) for m in network.modules()}
     assert {cls for cls in seen if not issubclass(cls, fx.GraphModule)} == set(kinds._KINDS)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from hypothesis import event, given, settings
+from hypothesis import strategies as st
 
 from dianaq.errors import DianaqError, InvalidModel, InvalidSpec, QuantisationError
 from dianaq_quant.editors import canonicalise
@@ -55,7 +57,7 @@ def check_pipeline(case: Case) -> None:
         else:
             assert len(outcome.report["verification"]["executions"]) == 4
             if case.tame:
-                check_error(case, onnx.load(str(outcome.folder / "htvm/model.onnx")))
+                check_error(case, run_onnx(onnx.load(str(outcome.folder / "htvm/model.onnx")), case.x))
     if refusal is not None:
         assert not case.tame, f"a network of usual magnitudes was refused: {refusal.detail}"
         assert refusal.param in [node.name for node in case.model.graph.node]
@@ -89,10 +91,34 @@ def check_mixed(case: Case) -> None:
         assert str(refusal.param) in refusal.detail
 
 
-def check_error(case: Case, integer: onnx.ModelProto) -> None:
+def check_interface(case: Case, random: np.random.Generator) -> None:
+    """Fed with pixels and giving integers all executions agree; where the border is the float network's, so is the
+    result, but for what quantisation costs."""
+    channels = case.x.shape[1]
+    exact = bool(random.integers(2))
+    mean = np.full(channels, 128 / 255) if exact else random.uniform(0, 1, channels)
+    std = random.uniform(0.1, 0.2, channels)
+    pixels = np.clip(np.round(case.x / np.abs(case.x).max() * 127 + 128), 0, 255).astype(np.uint8)
+    spec = {"preprocessing": {"mean": mean.tolist(), "std": std.tolist()}}
+    broadcast = (-1, *[1] * (case.x.ndim - 2))
+    x = ((pixels / 255 - mean.reshape(broadcast)) / std.reshape(broadcast)).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        interface = {"input": "pixels", "output": "int8"}
+        try:
+            outcome = quantise(case.model, {"x_train": pixels}, Path(folder), **spec, interface=interface)
+        except (QuantisationError, InvalidModel) as error:
+            assert not case.tame, f"a network of usual magnitudes was refused: {error.detail}"
+            return
+        assert len(outcome.report["verification"]["executions"]) == 4
+        integers = run_onnx(onnx.load(str(outcome.folder / "htvm/model.onnx")), pixels.astype(np.float32) - 128)
+        if case.tame and exact:
+            check_error(replace(case, x=x), integers * outcome.report["interface"]["output"]["scale"])
+
+
+def check_error(case: Case, found: np.ndarray) -> None:
     """Bit-exact executions of a wrong network would agree as well: it must also compute what the float one does."""
     expected = logits(case)
-    error = run_onnx(integer, case.x) - expected
+    error = found - expected
     assert np.sqrt(np.mean(error**2)) <= 0.35 * np.sqrt(np.mean(expected**2)) + 1e-6
 
 
@@ -118,6 +144,19 @@ def test_integer_network_is_close_to_the_float_one(case: Case) -> None:
 @given(cases(mixed=True))
 def test_any_network_is_mapped_to_both_cores_exactly_or_refused_by_name(case: Case) -> None:
     check_mixed(case)
+
+
+@settings(max_examples=FAST)
+@given(cases(), st.integers(0, 2**32 - 1))
+def test_any_network_is_fed_pixels_and_gives_integers(case: Case, seed: int) -> None:
+    check_interface(case, np.random.default_rng(seed))
+
+
+@pytest.mark.slow
+@settings(max_examples=MANY)
+@given(cases(), st.integers(0, 2**32 - 1))
+def test_many_networks_are_fed_pixels_and_give_integers(case: Case, seed: int) -> None:
+    check_interface(case, np.random.default_rng(seed))
 
 
 @pytest.mark.slow

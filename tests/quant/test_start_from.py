@@ -178,6 +178,44 @@ def test_another_preprocessing_is_told(whole: Outcome, tmp_path: Path) -> None:
     assert any("mean (0.3,)" in note and "was made with" in note and "mean (0.4,)" in note for note in notes)
 
 
+@pytest.fixture(scope="module")
+def fed(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """A job for pixels that trains all iterations."""
+    return quantise(model(), dataset(), tmp_path_factory.mktemp("fed"), **FED)
+
+
+FED = merge(SPEC, {"interface": {"input": "pixels"}})
+
+
+@pytest.mark.parametrize("iteration", ["float", "fake_quantised", "hardware_exact"])
+def test_a_job_for_pixels_goes_on_as_one(fed: Outcome, tmp_path: Path, iteration: str) -> None:
+    later = start(fed, iteration, tmp_path, remaining(iteration, FED))
+    for name in ("htvm/model.onnx", "htvm/input.npy", "dory/model.onnx"):
+        assert content(later, name) == content(fed, name)
+    if iteration == "fake_quantised":
+        origin = "checkpoints/hardware_exact.pt"
+        assert load(later.folder / origin).origin.pixels is load(fed.folder / origin).origin.pixels is True
+
+
+def test_after_float_another_input_can_be_chosen(whole: Outcome, fed: Outcome, tmp_path: Path) -> None:
+    later = start(whole, "float", tmp_path, remaining("float", FED))
+    assert content(later) == content(fed) != content(whole)
+
+
+def test_what_is_fed_is_settled_later(whole: Outcome, fed: Outcome, tmp_path: Path) -> None:
+    with pytest.raises(InvalidSpec, match=r"'pixels', but .* after hardware_mapped takes 'float' or 'int8'") as caught:
+        start(whole, "hardware_mapped", tmp_path, remaining("hardware_mapped", FED))
+    assert caught.value.param == "interface.input"
+    with pytest.raises(InvalidSpec, match=r"'float', but .* after hardware_mapped takes 'pixels'"):
+        start(fed, "hardware_mapped", tmp_path, remaining("hardware_mapped"))
+    moved = merge(FED, {"preprocessing": {"mean": [0.3]}})
+    with pytest.raises(InvalidSpec, match=r"mean \(0.3,\).*is part of its first layer.*mean \(0.4,\)"):
+        start(fed, "hardware_mapped", tmp_path, remaining("hardware_mapped", moved))
+    integers = merge(SPEC, {"interface": {"input": "int8", "output": "int8"}})
+    later = start(whole, "hardware_mapped", tmp_path, remaining("hardware_mapped", integers))
+    assert content(later, "dory/model.onnx") == content(whole, "dory/model.onnx")
+
+
 def pixels() -> dict[str, np.ndarray]:
     return dataset((6, 6, 3))
 

@@ -62,8 +62,8 @@ def _ends(report: Report) -> str:
         f"- Input: {_size(fed['shape'])} values, {fed['layout']}. `htvm/model.onnx` takes {_HOLDS[fed['htvm']]}, "
         f"`dory/model.onnx` integers. {_FEEDING[fed['kind']]}",
         f"  Integers q are in {fed['range']}: {fed['formula']}, with {_constants(fed)}.",
-        f"- Output: {_size(given['shape'])} values. `htvm/model.onnx` gives {_HOLDS[given['htvm']]}, `dory/model.onnx` integers, in "
-        f"{given['range']}: {given['formula']} is what the float network gives, with {_constants(given)}.",
+        f"- Output: {_size(given['shape'])} values. `htvm/model.onnx` gives {_HOLDS[given['htvm']]}, `dory/model.onnx` "
+        f"integers, in {given['range']}: {given['formula']} is what the float network gives, with {_constants(given)}.",
     ]
     return "\n".join(lines) + "\n"
 
