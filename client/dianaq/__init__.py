@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dianaq.ranges import QRange
     from dianaq.recipe import Calibration, PostTraining, Recipe, Training
     from dianaq.resources import Artifact, Dataset, Job, Model, ModelInfo, WeightsInfo
-    from dianaq.spec import JobSpec, Preprocessing, ZooModel
+    from dianaq.spec import JobSpec, NetworkInterface, Preprocessing, ZooModel
 
 __version__ = "0.1.0"
 
@@ -49,6 +49,7 @@ __all__ = [
     "JobSpec",
     "Model",
     "ModelInfo",
+    "NetworkInterface",
     "Noise",
     "NoiseSweep",
     "PostTraining",
@@ -74,7 +75,7 @@ _HOMES = {
     "ranges": ("QRange",),
     "resources": ("Artifact", "Dataset", "Job", "Model", "ModelInfo", "WeightsInfo"),
     "recipe": ("Calibration", "PostTraining", "Recipe", "Training"),
-    "spec": ("JobSpec", "Preprocessing", "ZooModel"),
+    "spec": ("JobSpec", "NetworkInterface", "Preprocessing", "ZooModel"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
