@@ -11,6 +11,8 @@ import pytest
 from hypothesis import event, given, settings
 
 from dianaq.errors import DianaqError, InvalidModel, InvalidSpec, QuantisationError
+from dianaq.executor import compare_models, open_source
+from dianaq.executor.compare import layer_outputs
 from dianaq_quant.editors import canonicalise
 from dianaq_quant.editors.fake_quantise.equalise import Equalise
 from dianaq_quant.graph import run_editors
@@ -53,7 +55,8 @@ def check_pipeline(case: Case) -> None:
         except (QuantisationError, InvalidModel) as error:
             refusal = error
         else:
-            assert len(outcome.report["verification"]["executions"]) == 4
+            assert len(outcome.report["verification"]["executions"]) == 6
+            check_integer_executor(case, outcome.folder)
             if case.tame:
                 check_error(case, onnx.load(str(outcome.folder / "htvm/model.onnx")))
     if refusal is not None:
@@ -72,7 +75,10 @@ def check_mixed(case: Case) -> None:
         except (QuantisationError, InvalidModel, InvalidSpec) as error:
             refusal = error
         else:
-            assert len(outcome.report["verification"]["executions"]) == 4
+            assert (
+                "htvm/model.onnx in numpy, integers only (32 of the samples)"
+                in (outcome.report["verification"]["executions"])
+            )
             integer = onnx.load(str(outcome.folder / "htvm/model.onnx"))
             assert np.isfinite(run_onnx(integer, case.x)).all()
     if isinstance(refusal, InvalidSpec):
@@ -87,6 +93,15 @@ def check_mixed(case: Case) -> None:
         assert not case.tame, f"a network of usual magnitudes was refused: {refusal.detail}"
         assert refusal.param in names
         assert str(refusal.param) in refusal.detail
+
+
+def check_integer_executor(case: Case, bundle: Path) -> None:
+    """Both files compute the same in integers, layer by layer, and what onnxruntime computes of the one."""
+    htvm, dory = open_source(bundle), open_source(bundle / "dory" / "model.onnx")
+    found = compare_models(htvm, dory, case.x)
+    assert (found.difference, found.samples) == (None, len(case.x))
+    assert found.equal_tensors == len(layer_outputs(htvm.model)) == len(layer_outputs(dory.model))
+    assert np.array_equal(htvm.model.run(case.x).output, run_onnx(onnx.load(str(bundle / "htvm/model.onnx")), case.x))
 
 
 def check_error(case: Case, integer: onnx.ModelProto) -> None:
