@@ -41,7 +41,7 @@ def convolution(call: Call) -> Value:
 
 def gemm(call: Call) -> Value:
     """`Gemm`: weights (out, in) with transB = 1, (in, out) with transB = 0."""
-    call.only(transA=0, alpha=1.0, beta=1.0)
+    call.only(transA=0, alpha=1, beta=1)
     weight = call.constant(1)
     bias = call.constant(2).ravel() if call.node.input(2) else None
     return _dense(call, weight if call.attribute("transB", 0) else weight.T, bias)
