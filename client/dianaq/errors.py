@@ -2,7 +2,8 @@
 
     DianaqError                     something named by a stable slug went wrong
     ├── InvalidModel                the model file cannot be used
-    │   └── UnsupportedOperator     one of its nodes has no counterpart on the chip
+    │   ├── UnsupportedOperator     one of its nodes has no counterpart on the chip
+    │   └── AccumulatorOverflow     a layer's sum leaves the chip's 32 bits
     ├── InvalidDataset              the data file cannot be used, or does not fit the model
     ├── InvalidSpec                 the job specification contradicts itself, the model or the data
     ├── QuantisationError           the network cannot be brought onto the chip
@@ -16,7 +17,8 @@
     │   ├── InvalidRequest          a query parameter, header or body that the route does not take
     │   ├── Conflict                the request does not fit the state of the thing
     │   └── TooLarge                the upload exceeds the size cap
-    └── ServiceUnavailable          the service cannot be reached
+    ├── ServiceUnavailable          the service cannot be reached
+    └── MissingExtra                a command needs packages that are not installed
 
 A pipeline error, a failed job, a refused upload and a refused request all have the same shape:
 RFC 9457 problem details with the members of `Problem`.
@@ -84,6 +86,12 @@ class UnsupportedOperator(InvalidModel):
     slug, title, status = "unsupported-operator", "The model has an unsupported operator", 422
 
 
+class AccumulatorOverflow(InvalidModel):
+    """An exported network's sum does not fit the chip's accumulator. `param` is the node that makes it."""
+
+    slug, title, status = "accumulator-overflow", "An accumulator overflows", 422
+
+
 class InvalidDataset(DianaqError):
     slug, title, status = "invalid-dataset", "The dataset cannot be used", 422
 
@@ -144,6 +152,12 @@ class TooLarge(ServiceError):
 
 class ServiceUnavailable(DianaqError):
     slug, title, status = "service-unavailable", "The service cannot be reached", 503
+
+
+class MissingExtra(DianaqError):
+    """A command needs packages that are not installed."""
+
+    slug, title = "missing-extra", "Something is not installed"
 
 
 def _tree(root: type[DianaqError]) -> dict[str, type[DianaqError]]:

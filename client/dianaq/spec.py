@@ -73,6 +73,18 @@ class NetworkInterface(StrictModel):
     """`float`: the output in real numbers. `int8`: its integers, whose scale the report has."""
 
 
+MAX_GOLDEN_SAMPLES = 64
+"""Each is a text file per layer, and a download takes 100,000 files; for MobileNetV1 at 96 x 96, this many samples are
+80 MB."""
+
+
+class Golden(StrictModel):
+    """Golden vectors of the bundle: what every layer computes, for the first samples of the calibration data."""
+
+    samples: Annotated[int, Field(ge=1, le=MAX_GOLDEN_SAMPLES)] = 1
+    """Of them both compilers are handed the first; all are in the folder `golden`."""
+
+
 def _reference(value: Any) -> Any:
     """An uploaded model or dataset stands for its id."""
     return getattr(value, "id", value)
@@ -152,6 +164,7 @@ class JobSpec(StrictModel):
     recipe: Recipe = Recipe()
     mapping: CoreMapping = CoreMapping()
     target: Target = Target()
+    golden: Golden = Golden()
     start_from: str | None = None
     """`<job id>/<iteration>`: start with the network that this iteration of a succeeded job left, and go on with the
     iteration after it. For the standalone command the job is named by the folder of its bundle."""

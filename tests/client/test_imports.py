@@ -27,6 +27,8 @@ def _loaded(code: str) -> set[str]:
         "from dianaq.inspection import check_fit, file_format, input_layout, inspect_weights",
         "import dianaq.cli.options",
         "from dianaq.cli import _parse; _parse(['jobs', 'list'])",
+        "from dianaq.cli import _parse; _parse(['compare', 'a', 'b'])",
+        "import dianaq.run",
     ],
 )
 def test_light_imports(code: str) -> None:

@@ -142,7 +142,10 @@ def test_numpy_torch_and_onnxruntime_agree(recipe: Recipe, bits: int) -> None:
         assert integers.max() <= 127
     assert np.array_equal(recorded["output"].numpy(), judged[network.sink] * network.exit.scale)
     executions = verify(network, exact, build_htvm(network), build_dory(network), x)
-    assert executions[-1] == "dory/model.onnx (attributes stripped, converters of analog layers added)"
+    assert executions[-2:] == (
+        "dory/model.onnx (attributes stripped, converters of analog layers added)",
+        "htvm/model.onnx in numpy, integers only",
+    )
 
 
 @pytest.mark.parametrize("recipe", NETWORKS, ids=lambda r: r.__name__)
@@ -227,7 +230,7 @@ def test_trained_with_noise_and_step_by_step_the_bundle_is_exact_and_silent(tmp_
     outcome = quantise(
         b.build(residual(b)), {"x_train": x, "y_train": y}, tmp_path, recipe=recipe, mapping={"default": "analog"}
     )
-    assert len(outcome.report["verification"]["executions"]) == 4
+    assert len(outcome.report["verification"]["executions"]) == 5
     assert (outcome.folder / "dory" / "model.onnx").is_file()
     operators = {node.op_type for node in onnx.load(str(outcome.folder / "htvm" / "model.onnx")).graph.node}
     assert not operators & {"RandomNormal", "RandomNormalLike"}

@@ -13,6 +13,8 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from dianaq.errors import DianaqError, InvalidModel, InvalidSpec, QuantisationError
+from dianaq.executor import compare_models, open_source
+from dianaq.executor.compare import layer_outputs
 from dianaq_quant.editors import canonicalise
 from dianaq_quant.editors.fake_quantise.equalise import Equalise
 from dianaq_quant.graph import run_editors
@@ -55,7 +57,8 @@ def check_pipeline(case: Case) -> None:
         except (QuantisationError, InvalidModel) as error:
             refusal = error
         else:
-            assert len(outcome.report["verification"]["executions"]) == 4
+            assert len(outcome.report["verification"]["executions"]) == 6
+            check_integer_executor(case, outcome.folder)
             if case.tame:
                 check_error(case, run_onnx(onnx.load(str(outcome.folder / "htvm/model.onnx")), case.x))
     if refusal is not None:
@@ -74,7 +77,10 @@ def check_mixed(case: Case) -> None:
         except (QuantisationError, InvalidModel, InvalidSpec) as error:
             refusal = error
         else:
-            assert len(outcome.report["verification"]["executions"]) == 4
+            assert (
+                "htvm/model.onnx in numpy, integers only (32 of the samples)"
+                in (outcome.report["verification"]["executions"])
+            )
             integer = onnx.load(str(outcome.folder / "htvm/model.onnx"))
             assert np.isfinite(run_onnx(integer, case.x)).all()
     if isinstance(refusal, InvalidSpec):
@@ -109,10 +115,19 @@ def check_interface(case: Case, random: np.random.Generator) -> None:
         except (QuantisationError, InvalidModel) as error:
             assert not case.tame, f"a network of usual magnitudes was refused: {error.detail}"
             return
-        assert len(outcome.report["verification"]["executions"]) == 4
+        assert len(outcome.report["verification"]["executions"]) == 6
         integers = run_onnx(onnx.load(str(outcome.folder / "htvm/model.onnx")), pixels.astype(np.float32) - 128)
         if case.tame and exact:
             check_error(replace(case, x=x), integers * outcome.report["interface"]["output"]["scale"])
+
+
+def check_integer_executor(case: Case, bundle: Path) -> None:
+    """Both files compute the same in integers, layer by layer, and what onnxruntime computes of the one."""
+    htvm, dory = open_source(bundle), open_source(bundle / "dory" / "model.onnx")
+    found = compare_models(htvm, dory, case.x)
+    assert (found.difference, found.samples) == (None, len(case.x))
+    assert found.equal_tensors == len(layer_outputs(htvm.model)) == len(layer_outputs(dory.model))
+    assert np.array_equal(htvm.model.run(case.x).output, run_onnx(onnx.load(str(bundle / "htvm/model.onnx")), case.x))
 
 
 def check_error(case: Case, found: np.ndarray) -> None:

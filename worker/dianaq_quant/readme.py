@@ -20,6 +20,8 @@ def bundle_readme(report: Report) -> str:
 | `htvm/input.npy`, `htvm/output.npy` | one input and the network's output for it |
 | `dory/model.onnx`, `dory/dory.json` | the network for DORY (Quantlab front end), and its configuration |
 | `dory/input.txt`, `dory/out_layer*.txt` | the same sample as integers, and every layer's output |
+| `golden/` | every layer's output for {_golden(report)}, as int8 arrays and, per sample, in DORY's text form; \
+`checksums.json` holds the sums of bytes that DORY computes |
 | `checkpoints/<iteration>.pt` | the network after each iteration of this job; another job can start from one |
 | `report.json` | accuracies, layers, scales, edits, versions, timings |
 | `manifest.json` | sha256 of every file, and the job's specification |
@@ -33,6 +35,9 @@ Every layer's output agreed bit for bit on {checked["data_samples"]} data sample
 {checked["random_samples"]} random ones in: {", ".join(checked["executions"])}.
 The compilers and the chip were not run.
 
+`python -m dianaq.run htvm/model.onnx htvm/input.npy` repeats the execution in numpy, without onnxruntime \
+(`pip install "dianaq[inspection]"`), and `dianaq compare` tells where two bundles first differ.
+
 ## Handing it on
 - HTVM: pass `htvm/model.onnx` to its driver. The folder holds no other `.npy` files, because HTVM loads every one.
 - DORY: pass `dory/dory.json` to `network_generate.py`, front end Quantlab. At the time of writing DORY's rewriter for
@@ -40,6 +45,11 @@ The compilers and the chip were not run.
   `Frontend_frameworks/Quantlab/Pattern_rewriter.py`, in `Relu_pattern_rewriter`, the line that assigns
   `output_activation_type` must name `DORY_Relu_node`.
 {_notes(report)}"""
+
+
+def _golden(report: Report) -> str:
+    count = min(report.spec.golden.samples, report.samples["calibration"])
+    return "one sample" if count == 1 else f"{count} samples"
 
 
 def _accuracy(report: Report) -> str:

@@ -14,7 +14,7 @@ from dianaq.recipe import Training
 from dianaq_quant.checkpoint import save
 from dianaq_quant.editors import canonicalise, fake_quantise, hardware, integerise
 from dianaq_quant.editors.hardware.plan import plan_scales
-from dianaq_quant.export import export_dory, export_htvm
+from dianaq_quant.export import export_dory, export_htvm, write_golden
 from dianaq_quant.export.layers import limits_of_dialects, read_layers, run_recording
 from dianaq_quant.graph.shapes import record_shapes
 from dianaq_quant.graph.surgery import calls, core_of
@@ -135,17 +135,30 @@ def _sweep(state: State, sweep: NoiseSweep) -> None:
 
 
 def export(state: State) -> None:
-    """Both dialects, with golden vectors of the first calibration sample."""
+    """Both dialects, with golden vectors of the first calibration samples; either compiler is handed the first."""
     assert state.integer is not None
     assert state.scales is not None
-    sample = state.loaded.normalise(state.loaded.calibration.x[:1])
-    golden = run_recording(state.integer, sample)
+    wanted = state.spec.golden.samples
+    samples = state.loaded.normalise(state.loaded.calibration.x[:wanted])
+    recorded = run_recording(state.integer, samples)
+    sample, golden = samples[:1], {name: value[:1] for name, value in recorded.items()}
     state.files = (
         export_htvm(
             state.integer, state.folder / "htvm", state.integer.fed(sample, golden), state.integer.given(golden)
         ),
         export_dory(state.integer, state.folder / "dory", golden),
     )
+    fused = state.files[1].fused
+    write_golden(
+        state.integer,
+        fused,
+        state.folder / "golden",
+        recorded,
+        state.integer.fed(samples, recorded),
+        state.integer.given(recorded),
+    )
+    if len(samples) < wanted:
+        state.note(f"golden.samples is {wanted}, and there are {len(samples)} calibration samples to take them from")
     state.report.layers = describe_layers(state.integer, state.scales)
     htvm, dory = state.files
     state.report.tensors = {"htvm/model.onnx": htvm.originals, "dory/model.onnx": dory.originals}

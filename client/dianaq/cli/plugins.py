@@ -10,17 +10,11 @@ import argparse
 from functools import partial
 from importlib.metadata import entry_points
 
-from dianaq.errors import DianaqError
+from dianaq.errors import MissingExtra
 
 GROUP = "dianaq.commands"
 EXTRA = "embedded"
 """The extra of this distribution that brings what the commands beyond the client need."""
-
-
-class MissingExtra(DianaqError):
-    """A command needs packages that are not installed."""
-
-    slug, title = "missing-extra", "Something is not installed"
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -7,7 +7,7 @@ comments below name the rule behind everything that plain ONNX would not need.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dianaq.ranges import QRange
+from dianaq_quant.export.golden import write_text
 from dianaq_quant.export.layers import IntegerNetwork, Layer
 from dianaq_quant.modules.integer import (
     IntegerAdd,
@@ -300,13 +301,5 @@ def export_dory(network: IntegerNetwork, folder: Path, golden: dict[str, Tensor]
         "input_signed": True,
     }
     (folder / "dory.json").write_text(json.dumps(config, indent=2) + "\n")
-    # DORY reads the input as bytes; layer outputs it masks itself.
-    _write_text(folder / "input.txt", "input", (int(v) & 0xFF for v in entrance.flatten().tolist()))
-    for index, name in enumerate(model.fused):
-        values = (int(v) for v in golden[name].flatten().tolist())
-        _write_text(folder / f"out_layer{index}.txt", name, values)
+    write_text(folder, model.fused, golden)
     return model
-
-
-def _write_text(path: Path, name: str, values: Iterable[int]) -> None:
-    path.write_text(f"# {name}\n" + "".join(f"{v},\n" for v in values))
