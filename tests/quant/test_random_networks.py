@@ -92,7 +92,7 @@ def check_mixed(case: Case) -> None:
 def check_error(case: Case, integer: onnx.ModelProto) -> None:
     """Bit-exact executions of a wrong network would agree as well: it must also compute what the float one does."""
     expected = logits(case)
-    error = run_onnx(integer, case.x) - expected
+    error = run_onnx(integer, case.x)[:, : expected.shape[1]] - expected  # outputs may be padded
     assert np.sqrt(np.mean(error**2)) <= 0.35 * np.sqrt(np.mean(expected**2)) + 1e-6
 
 

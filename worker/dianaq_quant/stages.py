@@ -12,10 +12,11 @@ from dianaq.inspection import check_interface, inspect_dataset
 from dianaq.ranges import QRange
 from dianaq.recipe import Training
 from dianaq_quant.checkpoint import save
-from dianaq_quant.editors import canonicalise, fake_quantise, hardware, integerise
+from dianaq_quant.editors import canonicalise, deploy, fake_quantise, hardware, integerise
 from dianaq_quant.editors.hardware.plan import plan_scales
 from dianaq_quant.export import export_dory, export_htvm
-from dianaq_quant.export.layers import limits_of_dialects, read_layers, run_recording
+from dianaq_quant.export.layers import IntegerNetwork, limits_of_dialects, read_layers, run_recording
+from dianaq_quant.graph import run_editors
 from dianaq_quant.graph.shapes import record_shapes
 from dianaq_quant.graph.surgery import calls, core_of
 from dianaq_quant.importers import import_network, interface_of
@@ -132,18 +133,27 @@ def _sweep(state: State, sweep: NoiseSweep) -> None:
 
 
 def export(state: State) -> None:
-    """Both dialects, with golden vectors of the first calibration sample."""
+    """Both dialects, each after its compiler's remedies, with golden vectors of the first calibration sample."""
     assert state.integer is not None
     assert state.scales is not None
     sample = state.loaded.normalise(state.loaded.calibration.x[:1])
-    golden = run_recording(state.integer, sample)
+    htvm, dory = (_deploy(state, state.integer, dialect) for dialect in ("htvm", "dory"))
+    state.deployed = {"htvm": htvm, "dory": dory}
     state.files = (
-        export_htvm(state.integer, state.folder / "htvm", sample, golden["output"]),
-        export_dory(state.integer, state.folder / "dory", golden),
+        export_htvm(htvm, state.folder / "htvm", sample, run_recording(htvm, sample)["output"]),
+        export_dory(dory, state.folder / "dory", run_recording(dory, sample)),
     )
     state.report.layers = describe_layers(state.integer, state.scales)
     for note in limits_of_dialects(state.integer):
         state.note(note)
+
+
+def _deploy(state: State, network: IntegerNetwork, dialect: deploy.Dialect) -> IntegerNetwork:
+    """A copy of the integer network for one compiler."""
+    graph = copy.deepcopy(network.graph)
+    state.report.add_remedies(dialect, run_editors(graph, deploy.editors(dialect, state.spec.remedies)))
+    record_shapes(graph, state.input_shape)
+    return read_layers(graph)
 
 
 def verify_(state: State) -> None:
@@ -155,7 +165,7 @@ def verify_(state: State) -> None:
     x, real, random = sample_inputs(
         data.normalise(split.x[:DATA_SAMPLES]), state.integer.entrance.scale, state.spec.recipe.seed
     )
-    executions = verify(state.integer, state.network, *state.files, x)
+    executions = verify(state.integer, state.network, state.deployed, *state.files, x)
     state.report.add_verification(Verification(real, random, len(state.integer.layers) + 1, executions))
 
 

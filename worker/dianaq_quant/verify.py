@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from dianaq.errors import VerificationError
+from dianaq_quant.editors.deploy import Dialect
 from dianaq_quant.export.dory import DoryModel, with_converters
 from dianaq_quant.export.htvm import HtvmModel
 from dianaq_quant.export.layers import IntegerNetwork, run_recording
@@ -48,9 +49,17 @@ def sample_inputs(data: Tensor, entrance_scale: float, seed: int) -> tuple[Tenso
 
 
 def verify(
-    network: IntegerNetwork, exact: fx.GraphModule, htvm: HtvmModel, dory: DoryModel, x: Tensor
+    network: IntegerNetwork,
+    exact: fx.GraphModule,
+    deployed: Mapping[Dialect, IntegerNetwork],
+    htvm: HtvmModel,
+    dory: DoryModel,
+    x: Tensor,
 ) -> tuple[str, ...]:
     """Compare the integer network, the hardware-exact network, and both exported files on inputs `x`, layer by layer.
+
+    Args:
+        deployed: the integer network after the remedies for a compiler, from which its file was written.
 
     Returns:
         Names of the executions that agreed.
@@ -65,9 +74,10 @@ def verify(
             _whole(value, layer, "the integer network", None)
     with torch.no_grad():
         _same(expected["output"], exact(x).numpy(), "output", "the hardware-exact network", network)
-    _compare(expected, htvm.proto, htvm.tensors, htvm.ranges, "htvm/model.onnx", x.numpy(), network)
-    integers = expected["input"]
-    _compare(expected, with_converters(dory), dory.tensors, dory.ranges, "dory/model.onnx", integers, network)
+    of = {dialect: _remedied(expected, remedied, x, dialect) for dialect, remedied in deployed.items()}
+    _compare(of["htvm"], htvm.proto, htvm.tensors, htvm.ranges, "htvm/model.onnx", x.numpy(), network)
+    integers = of["dory"]["input"]
+    _compare(of["dory"], with_converters(dory), dory.tensors, dory.ranges, "dory/model.onnx", integers, network)
     converters = ", converters of analog layers added" if dory.converters else ""
     return (
         "hardware-exact torch",
@@ -75,6 +85,19 @@ def verify(
         "htvm/model.onnx",
         f"dory/model.onnx (attributes stripped{converters})",
     )
+
+
+def _remedied(
+    expected: Mapping[str, np.ndarray], remedied: IntegerNetwork, x: Tensor, dialect: str
+) -> dict[str, np.ndarray]:
+    """What a network after its remedies computes, once it is sure that the layers it still has compute the same.
+
+    Channels that were added come last.
+    """
+    found = {name: value.numpy() for name, value in run_recording(remedied, x).items()}
+    for layer, value in expected.items():
+        _same(value, found[layer][:, : value.shape[1]], layer, f"the network with the remedies for {dialect}", remedied)
+    return found
 
 
 def _compare(

@@ -16,11 +16,19 @@ from dianaq_quant.modules.integer import (
     IntegerInput,
     IntegerLinear,
     IntegerOutput,
+    IntegerRelu,
 )
 from dianaq_quant.modules.structure import Flatten, MaxPool2d
 
 Operation = (
-    IntegerConv2d | IntegerLinear | IntegerAnalogConv2d | IntegerAdd | IntegerGlobalAvgPool2d | MaxPool2d | Flatten
+    IntegerConv2d
+    | IntegerLinear
+    | IntegerAnalogConv2d
+    | IntegerAdd
+    | IntegerRelu
+    | IntegerGlobalAvgPool2d
+    | MaxPool2d
+    | Flatten
 )
 
 

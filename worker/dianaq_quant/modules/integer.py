@@ -114,6 +114,17 @@ class IntegerAdd(nn.Module):
         return self.shift(a + b)
 
 
+class IntegerRelu(nn.Module):
+    """`clip(x, 0, hi)` of integers: a ReLU that is an operation of its own."""
+
+    def __init__(self, qrange: QRange) -> None:
+        super().__init__()
+        self.qrange = qrange
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(self.qrange.lo, self.qrange.hi)
+
+
 class IntegerGlobalAvgPool2d(nn.Module):
     """Floor of the mean of non-negative integers; (N, C, H, W) to (N, C, 1, 1)."""
 
@@ -128,14 +139,16 @@ class IntegerGlobalAvgPool2d(nn.Module):
 
 
 class IntegerInput(nn.Module):
-    """From real numbers to the first integers: `clip(floor(x / scale))`."""
+    """From real numbers to the first integers: `clip(floor(x / scale))`, followed by `padding` channels of zeros."""
 
     def __init__(self, scale: float, qrange: QRange) -> None:
         super().__init__()
         self.scale, self.qrange = scale, qrange
+        self.padding = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.floor(x / self.scale).clamp_(self.qrange.lo, self.qrange.hi)
+        integers = torch.floor(x / self.scale).clamp_(self.qrange.lo, self.qrange.hi)
+        return F.pad(integers, (0, 0) * (x.dim() - 2) + (0, self.padding)) if self.padding else integers
 
 
 class IntegerOutput(nn.Module):
