@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from dianaq.cores import CoreMapping, Target
+from dianaq.deployment import Remedies
 from dianaq.errors import InvalidSpec
 from dianaq.events import ITERATIONS, Iteration
 from dianaq.recipe import Recipe
@@ -165,6 +166,7 @@ class JobSpec(StrictModel):
     mapping: CoreMapping = CoreMapping()
     target: Target = Target()
     golden: Golden = Golden()
+    remedies: Remedies = Remedies()
     start_from: str | None = None
     """`<job id>/<iteration>`: start with the network that this iteration of a succeeded job left, and go on with the
     iteration after it. For the standalone command the job is named by the folder of its bundle."""

@@ -133,7 +133,7 @@ def check_integer_executor(case: Case, bundle: Path) -> None:
 def check_error(case: Case, found: np.ndarray) -> None:
     """Bit-exact executions of a wrong network would agree as well: it must also compute what the float one does."""
     expected = logits(case)
-    error = found - expected
+    error = found[:, : expected.shape[1]] - expected  # outputs may be padded
     assert np.sqrt(np.mean(error**2)) <= 0.35 * np.sqrt(np.mean(expected**2)) + 1e-6
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import fx
 
 from dianaq.errors import InvalidSpec
+from dianaq_quant.editors.deploy import Dialect
 from dianaq_quant.export.layers import IntegerNetwork, Layer
 from dianaq_quant.graph.scales import linear_readers
 from dianaq_quant.graph.surgery import core_of, input_node, layer_of, module_of
@@ -17,7 +19,9 @@ from dianaq_quant.targets.diana import ANALOG_INPUT, INT8
 from dianaq_quant.training.data import Normalisation
 
 
-def describe_interface(network: IntegerNetwork, normalise: Normalisation) -> dict[str, Any]:
+def describe_interface(
+    network: IntegerNetwork, normalise: Normalisation, deployed: Mapping[Dialect, IntegerNetwork]
+) -> dict[str, Any]:
     """`interface` of the report: of either end its type, shape, layout, range, scale, and a formula in words.
 
     `htvm` and `dory` are the types of the values that either file takes or gives. `scale` and `offset` turn integers

@@ -36,6 +36,8 @@ class Report:
     training: list[dict[str, Any]] = field(default_factory=list)
     edits: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    remedies: list[dict[str, Any]] = field(default_factory=list)
+    """What the exported networks were rewritten to, per compiler, and what could not be."""
     timings: dict[str, float] = field(default_factory=dict)
     layers: list[dict[str, Any]] = field(default_factory=list)
     interface: dict[str, Any] = field(default_factory=dict)
@@ -58,6 +60,10 @@ class Report:
     def add_edits(self, stage: Stage, edits: Sequence[Edit]) -> None:
         """What a stage's editors did and passed over."""
         self.edits += [{"stage": stage, **asdict(edit)} for edit in edits]
+
+    def add_remedies(self, dialect: str, edits: Sequence[Edit]) -> None:
+        """What the remedies for a compiler did and passed over."""
+        self.remedies += [{"dialect": dialect, **asdict(edit)} for edit in edits]
 
     def add_verification(self, verification: Verification) -> None:
         """What was compared."""
@@ -88,6 +94,7 @@ class Report:
             "layers": self.layers,
             "tensors": self.tensors,
             "edits": self.edits,
+            "remedies": self.remedies,
             "notes": self.notes,
             "verification": self.verification,
             "timings": {stage: round(seconds, 3) for stage, seconds in self.timings.items()},

@@ -12,10 +12,11 @@ from dianaq.inspection import check_interface, inspect_dataset
 from dianaq.ranges import QRange
 from dianaq.recipe import Training
 from dianaq_quant.checkpoint import save
-from dianaq_quant.editors import canonicalise, fake_quantise, hardware, integerise
+from dianaq_quant.editors import canonicalise, deploy, fake_quantise, hardware, integerise
 from dianaq_quant.editors.hardware.plan import plan_scales
 from dianaq_quant.export import export_dory, export_htvm, write_golden
-from dianaq_quant.export.layers import limits_of_dialects, read_layers, run_recording
+from dianaq_quant.export.layers import IntegerNetwork, limits_of_dialects, read_layers, run_recording
+from dianaq_quant.graph import run_editors
 from dianaq_quant.graph.shapes import record_shapes
 from dianaq_quant.graph.surgery import calls, core_of
 from dianaq_quant.importers import import_network, interface_of
@@ -135,36 +136,37 @@ def _sweep(state: State, sweep: NoiseSweep) -> None:
 
 
 def export(state: State) -> None:
-    """Both dialects, with golden vectors of the first calibration samples; either compiler is handed the first."""
+    """Both dialects, each after the remedies for its compiler, with golden vectors of the first calibration samples."""
     assert state.integer is not None
     assert state.scales is not None
     wanted = state.spec.golden.samples
     samples = state.loaded.normalise(state.loaded.calibration.x[:wanted])
-    recorded = run_recording(state.integer, samples)
-    sample, golden = samples[:1], {name: value[:1] for name, value in recorded.items()}
+    htvm, dory = (_deploy(state, state.integer, dialect) for dialect in ("htvm", "dory"))
+    recorded = run_recording(htvm, samples)
+    fed, given = htvm.fed(samples, recorded), htvm.given(recorded)
+    golden = run_recording(dory, samples)
+    state.deployed = {"htvm": htvm, "dory": dory}
     state.files = (
-        export_htvm(
-            state.integer, state.folder / "htvm", state.integer.fed(sample, golden), state.integer.given(golden)
-        ),
-        export_dory(state.integer, state.folder / "dory", golden),
+        export_htvm(htvm, state.folder / "htvm", fed[:1], given[:1]),
+        export_dory(dory, state.folder / "dory", {name: value[:1] for name, value in golden.items()}),
     )
-    fused = state.files[1].fused
-    write_golden(
-        state.integer,
-        fused,
-        state.folder / "golden",
-        recorded,
-        state.integer.fed(samples, recorded),
-        state.integer.given(recorded),
-    )
+    write_golden(dory, state.files[1].fused, state.folder / "golden", golden, fed, given)
     if len(samples) < wanted:
         state.note(f"golden.samples is {wanted}, and there are {len(samples)} calibration samples to take them from")
     state.report.layers = describe_layers(state.integer, state.scales)
-    htvm, dory = state.files
-    state.report.tensors = {"htvm/model.onnx": htvm.originals, "dory/model.onnx": dory.originals}
-    state.report.interface = describe_interface(state.integer, state.loaded.normalise)
+    by_htvm, by_dory = state.files
+    state.report.tensors = {"htvm/model.onnx": by_htvm.originals, "dory/model.onnx": by_dory.originals}
+    state.report.interface = describe_interface(state.integer, state.loaded.normalise, state.deployed)
     for note in limits_of_dialects(state.integer):
         state.note(note)
+
+
+def _deploy(state: State, network: IntegerNetwork, dialect: deploy.Dialect) -> IntegerNetwork:
+    """A copy of the integer network for one compiler."""
+    graph = copy.deepcopy(network.graph)
+    state.report.add_remedies(dialect, run_editors(graph, deploy.editors(dialect, state.spec.remedies)))
+    record_shapes(graph, state.input_shape)
+    return read_layers(graph, network.interface)
 
 
 def verify_(state: State) -> None:
@@ -177,7 +179,7 @@ def verify_(state: State) -> None:
     x, real, random = sample_inputs(
         data.normalise(split.x[:DATA_SAMPLES]), entrance.scale, state.spec.recipe.seed, entrance.origin
     )
-    executions = verify(state.integer, state.network, *state.files, x)
+    executions = verify(state.integer, state.network, state.deployed, *state.files, x)
     state.report.add_verification(Verification(real, random, len(state.integer.layers) + 1, executions))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import fx, nn
@@ -11,6 +11,7 @@ from torch import fx, nn
 from dianaq.events import EventBody, LogBody, MetricsBody, Stage
 from dianaq.spec import JobSpec
 from dianaq_quant.checkpoint import Checkpoint
+from dianaq_quant.editors import deploy
 from dianaq_quant.export.dory import DoryModel
 from dianaq_quant.export.htvm import HtvmModel
 from dianaq_quant.export.layers import IntegerNetwork
@@ -42,6 +43,7 @@ class State:
     start: Checkpoint | None = None
     integer: IntegerNetwork | None = None
     scales: dict[str, float | Requantisation] | None = None
+    deployed: dict[deploy.Dialect, IntegerNetwork] = field(default_factory=dict)
     files: tuple[HtvmModel, DoryModel] | None = None
 
     @property

@@ -14,6 +14,7 @@ from torch import Tensor, fx
 from dianaq.errors import InvalidModel, VerificationError
 from dianaq.executor import read_model
 from dianaq.inspection.naming import node_names
+from dianaq_quant.editors.deploy import Dialect
 from dianaq_quant.export.dory import DoryModel, with_converters
 from dianaq_quant.export.htvm import HtvmModel
 from dianaq_quant.export.layers import IntegerNetwork, run_recording
@@ -59,13 +60,21 @@ def sample_inputs(
 
 
 def verify(
-    network: IntegerNetwork, exact: fx.GraphModule, htvm: HtvmModel, dory: DoryModel, x: Tensor
+    network: IntegerNetwork,
+    exact: fx.GraphModule,
+    deployed: Mapping[Dialect, IntegerNetwork],
+    htvm: HtvmModel,
+    dory: DoryModel,
+    x: Tensor,
 ) -> tuple[str, ...]:
     """Compare the integer network, the hardware-exact network, and both exported files on inputs `x`, layer by layer.
 
     The files run in onnxruntime, in float32, and in numpy, in integers; `dory/model.onnx` only without analog layers
     there. What stands in for their converters (`with_converters`) multiplies `a` by `g k`, which no chip does and which
     may leave 32 bits where the chip's `a k` does not; `htvm/model.onnx` has the converters as they are.
+
+    Args:
+        deployed: the integer network after the remedies for a compiler, from which its file was written.
 
     Returns:
         Names of the executions that agreed.
@@ -75,20 +84,23 @@ def verify(
             a fraction or leaves its declared range, or the layer whose accumulator leaves 32 bits.
     """
     values = run_recording(network, x)
-    expected = {name: value.numpy() for name, value in values.items()}
+    expected = _arrays(values)
     for layer, value in expected.items():
         if layer != "output":
             _whole(value, layer, "the integer network", None)
     with torch.no_grad():
         _same(expected["output"], exact(x).numpy(), "output", "the hardware-exact network", network)
-    # Both ends of the file are float32 tensors, whatever they hold.
-    fed, ends = network.fed(x, values).float().numpy(), {"output": network.given(values).float().numpy()}
-    _compare(expected | ends, htvm.proto, htvm.tensors, htvm.ranges, "htvm/model.onnx", fed, network)
-    integers = expected["input"]
-    _compare(expected, with_converters(dory), dory.tensors, dory.ranges, "dory/model.onnx", integers, network)
-    in_numpy = [_compare_in_numpy(expected | ends, htvm.proto, htvm.tensors, "htvm/model.onnx", fed, network)]
+    of = {dialect: _remedied(values, remedied, x, dialect) for dialect, remedied in deployed.items()}
+    # Both ends of the file for HTVM are float32 tensors, whatever they hold.
+    given, fed = deployed["htvm"].given(of["htvm"]), deployed["htvm"].fed(x, of["htvm"]).float().numpy()
+    by_htvm = _arrays(of["htvm"]) | {"output": given.float().numpy()}
+    by_dory = _arrays(of["dory"])
+    integers = by_dory["input"]
+    _compare(by_htvm, htvm.proto, htvm.tensors, htvm.ranges, "htvm/model.onnx", fed, network)
+    _compare(by_dory, with_converters(dory), dory.tensors, dory.ranges, "dory/model.onnx", integers, network)
+    in_numpy = [_compare_in_numpy(by_htvm, htvm.proto, htvm.tensors, "htvm/model.onnx", fed, network)]
     if not dory.converters:
-        in_numpy.append(_compare_in_numpy(expected, dory.proto, dory.tensors, "dory/model.onnx", integers, network))
+        in_numpy.append(_compare_in_numpy(by_dory, dory.proto, dory.tensors, "dory/model.onnx", integers, network))
     converters = ", converters of analog layers added" if dory.converters else ""
     return (
         "hardware-exact torch",
@@ -97,6 +109,22 @@ def verify(
         f"dory/model.onnx (attributes stripped{converters})",
         *in_numpy,
     )
+
+
+def _remedied(expected: Mapping[str, Tensor], remedied: IntegerNetwork, x: Tensor, dialect: str) -> dict[str, Tensor]:
+    """What a network after its remedies computes, once it is sure that the layers it still has compute the same.
+
+    Channels that were added come last.
+    """
+    found = run_recording(remedied, x)
+    execution = f"the network with the remedies for {dialect}"
+    for layer, value in expected.items():
+        _same(value.numpy(), found[layer][:, : value.shape[1]].numpy(), layer, execution, remedied)
+    return found
+
+
+def _arrays(values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: value.numpy() for name, value in values.items()}
 
 
 def _compare(

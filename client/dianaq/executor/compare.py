@@ -52,7 +52,8 @@ def compare_models(a: Source, b: Source, x: NDArray[Any] | None = None, *, quant
     """Run two networks on the same inputs and compare them tensor by tensor.
 
     Files of one dialect whose tensors have the same names are compared in every tensor, others in the output of every
-    layer. A network that takes integers gets those that the other's quantiser makes.
+    layer. A network that takes integers gets those that the other's quantiser makes. Where one of two tensors has more
+    channels, of one value, they are padding for its compiler: zeros at the input.
 
     Args:
         x: inputs; by default the golden input of either, or else random integers.
@@ -62,7 +63,7 @@ def compare_models(a: Source, b: Source, x: NDArray[Any] | None = None, *, quant
         InvalidModel: the networks take inputs of different shapes, or one cannot be executed.
         InvalidDataset: x does not fit.
     """
-    if a.model.input_shape != b.model.input_shape:
+    if a.model.input_shape[1:] != b.model.input_shape[1:]:
         raise InvalidModel(
             f"{a.name} takes inputs of {list(a.model.input_shape)}, {b.name} of {list(b.model.input_shape)}; networks "
             "of one input shape can be compared"
@@ -105,11 +106,19 @@ def _inputs(a: Source, b: Source) -> tuple[NDArray[Any], bool]:
 
 def _run_both(a: IntegerModel, b: IntegerModel, x: NDArray[Any], quantised: bool) -> tuple[Execution, Execution]:
     if (a.quantiser is None) == (b.quantiser is None):
-        return a.run(x, quantised=quantised), b.run(x, quantised=quantised)
+        return a.run(_fitted(x, a), quantised=quantised), b.run(_fitted(x, b), quantised=quantised)
     first, second = (b, a) if a.quantiser is None else (a, b)
-    one = first.run(x, quantised=quantised)
-    other = second.run(one.tensors[layer_outputs(first)[0]])
+    one = first.run(_fitted(x, first), quantised=quantised)
+    other = second.run(_fitted(one.tensors[layer_outputs(first)[0]], second))
     return (other, one) if a.quantiser is None else (one, other)
+
+
+def _fitted(x: NDArray[Any], model: IntegerModel) -> NDArray[Any]:
+    """Inputs with the channels of the network that pads fewer, or more."""
+    missing = model.input_shape[0] - x.shape[1] if x.shape[2:] == model.input_shape[1:] else 0
+    if missing <= 0:
+        return x[:, : model.input_shape[0]] if missing else x
+    return np.pad(x, [(0, 0), (0, missing), *[(0, 0)] * (x.ndim - 2)])
 
 
 def _first_difference(a: Source, b: Source, one: Execution, other: Execution) -> tuple[int, Difference | None]:
@@ -132,8 +141,16 @@ def _first_difference(a: Source, b: Source, one: Execution, other: Execution) ->
 def _differ(
     layer: str, tensors: tuple[str | None, str | None], x: NDArray[Any] | None, y: NDArray[Any] | None
 ) -> Difference | None:
-    """Two tensors as rows of values per sample: a mean's shape differs between the dialects, its values do not."""
+    """Two tensors as rows of values per sample: a mean's shape differs between the dialects, its values do not.
+
+    Channels that only one of them has are padding, and left out, if they hold one value.
+    """
     shapes = tuple(None if array is None else list(array.shape[1:]) for array in (x, y))
+    if x is not None and y is not None and x[0, 0].size == y[0, 0].size:
+        channels = min(x.shape[1], y.shape[1])
+        rest = [array[:, channels:] for array in (x, y) if array.shape[1] > channels]
+        if all(np.array_equal(padding, np.broadcast_to(padding.flat[0], padding.shape)) for padding in rest):
+            x, y = x[:, :channels], y[:, :channels]
     if x is None or y is None or x[0].size != y[0].size:
         count = max(0 if array is None else array.size for array in (x, y))
         return Difference(layer, tensors, (shapes[0], shapes[1]), count, count, None, 0)

@@ -24,6 +24,7 @@ from dianaq_quant.modules.integer import (
     IntegerConv2d,
     IntegerGlobalAvgPool2d,
     IntegerLinear,
+    IntegerRelu,
     Shift,
 )
 from dianaq_quant.modules.structure import MaxPool2d
@@ -128,7 +129,9 @@ def _write(writer: _Writer, layer: Layer, inputs: list[str]) -> str:
         source = writer.add("Gemm", [*inputs, weight, bias], f"{name}/gemm", transB=1)
         return _shift(writer, source, name, module.shift)
     if isinstance(module, IntegerAdd):
-        return _add(writer, name, module.shift, inputs)
+        return _shift(writer, writer.add("Add", inputs, f"{name}/sum"), name, module.shift)
+    if isinstance(module, IntegerRelu):
+        return _relu(writer, name, module, inputs)
     if isinstance(module, IntegerGlobalAvgPool2d):
         return writer.add("GlobalAveragePool", inputs, f"{name}/mean")
     if isinstance(module, MaxPool2d):
@@ -210,15 +213,11 @@ def _shift(writer: _Writer, source: str, name: str, shift: Shift) -> str:
     return writer.requantise(source, name, 2.0**shift.shift, shift.qrange.lo, shift.qrange.hi)
 
 
-def _add(writer: _Writer, name: str, shift: Shift, inputs: list[str]) -> str:
-    """The add kernel has no activation: a ReLU is a Clip of its own after a signed requantisation."""
-    source = writer.add("Add", inputs, f"{name}/sum")
-    source = writer.requantise(source, name, 2.0**shift.shift, INT8.lo, INT8.hi)
-    if shift.qrange.lo < 0:
-        return source
-    bounds = [writer.constant("zero", 0.0), writer.constant("int8_max", float(INT8.hi))]
-    clipped = writer.add("Clip", [source, *bounds], f"{name}/relu")
-    writer.ranges[clipped] = (0, INT8.hi)
+def _relu(writer: _Writer, name: str, module: IntegerRelu, inputs: list[str]) -> str:
+    """A ReLU that is no layer's own: a Clip behind the signed requantisation of an addition."""
+    bounds = [writer.constant("zero", 0.0), writer.constant("int8_max", float(module.qrange.hi))]
+    clipped = writer.add("Clip", [*inputs, *bounds], f"{name}/relu")
+    writer.ranges[clipped] = (module.qrange.lo, module.qrange.hi)
     return clipped
 
 

@@ -20,6 +20,7 @@ from dianaq_quant.modules.integer import (
     IntegerInput,
     IntegerLinear,
     IntegerOutput,
+    IntegerRelu,
 )
 from dianaq_quant.modules.pixels import PixelInput
 from dianaq_quant.modules.structure import Flatten, MaxPool2d
@@ -28,7 +29,14 @@ _READABLE = re.compile(r"[\w./-]+", re.ASCII)
 """Names that a file may hold as they are; others (spaces, say) keep their letters and digits only."""
 
 Operation = (
-    IntegerConv2d | IntegerLinear | IntegerAnalogConv2d | IntegerAdd | IntegerGlobalAvgPool2d | MaxPool2d | Flatten
+    IntegerConv2d
+    | IntegerLinear
+    | IntegerAnalogConv2d
+    | IntegerAdd
+    | IntegerRelu
+    | IntegerGlobalAvgPool2d
+    | MaxPool2d
+    | Flatten
 )
 
 

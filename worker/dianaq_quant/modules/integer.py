@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from dianaq.ranges import QRange
 from dianaq_quant.modules.adc import RowTiles
 from dianaq_quant.modules.exact import accumulator_bound
-from dianaq_quant.modules.structure import Geometry, convolve
+from dianaq_quant.modules.structure import Geometry, convolve, more_channels
 from dianaq_quant.targets.diana import ADC, FLOAT32_EXACT_LIMIT
 
 
@@ -114,6 +114,17 @@ class IntegerAdd(nn.Module):
         return self.shift(a + b)
 
 
+class IntegerRelu(nn.Module):
+    """`clip(x, 0, hi)` of integers: a ReLU that is an operation of its own."""
+
+    def __init__(self, qrange: QRange) -> None:
+        super().__init__()
+        self.qrange = qrange
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(self.qrange.lo, self.qrange.hi)
+
+
 class IntegerGlobalAvgPool2d(nn.Module):
     """Floor of the mean of non-negative integers; (N, C, H, W) to (N, C, 1, 1)."""
 
@@ -135,9 +146,11 @@ class IntegerInput(nn.Module):
         self.scale, self.qrange = scale, qrange
         self.origin = 0.0
         """Real value of 0."""
+        self.padding = 0
+        """Channels of zeros that follow those of the input."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.floor(x / self.scale).clamp_(self.qrange.lo, self.qrange.hi)
+        return more_channels(torch.floor(x / self.scale).clamp_(self.qrange.lo, self.qrange.hi), self.padding)
 
 
 class IntegerOutput(nn.Module):

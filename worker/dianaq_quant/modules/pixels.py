@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dianaq.quantisers import QuantiserSpec
 from dianaq_quant.modules.quantiser import FakeQuantiser
+from dianaq_quant.modules.structure import more_channels
 from dianaq_quant.quantisers.functions import floor_clip
 from dianaq_quant.targets.diana import INT8
 
@@ -84,9 +85,12 @@ class PixelInput(torch.nn.Module):
     def __init__(self, grid: PixelGrid) -> None:
         super().__init__()
         self.grid, self.scale, self.qrange = grid, grid.scale, INT8
+        self.padding = 0
+        """Channels of zeros that follow those of the input."""
         step, origin = grid.constants()
         self.register_buffer("step", step)
         self.register_buffer("origin", origin)
 
     def forward(self, x: Tensor) -> Tensor:
-        return floor_clip((x - self.origin) / self.step + 0.5, self.qrange.lo, self.qrange.hi)
+        q = floor_clip((x - self.origin) / self.step + 0.5, self.qrange.lo, self.qrange.hi)
+        return more_channels(q, self.padding)

@@ -19,6 +19,11 @@ def pad2d(x: Tensor, pads: Pads, value: float = 0.0) -> Tensor:
     return F.pad(x, (left, right, top, bottom), value=value) if any(pads) else x
 
 
+def more_channels(x: Tensor, count: int) -> Tensor:
+    """As many channels of zeros behind those of a batch."""
+    return F.pad(x, (0, 0) * (x.dim() - 2) + (0, count)) if count else x
+
+
 @dataclass(frozen=True)
 class Geometry:
     """Stride, padding, dilation and groups of a 2-d convolution."""

@@ -42,3 +42,6 @@ ADC = QRange(bitwidth=6, signed=True)
 MAX_GAIN_LOG2 = 15
 """Largest gain of the converter as a power of two: beyond it, no sum of 1152 seven-bit inputs (below 2^18) leaves
 three bits of the six [assume]."""
+
+KERNEL_SIZES = (1, 3, 5, 7)
+"""Heights and widths of a kernel that the digital core's library has code for [compiler]."""
