@@ -18,8 +18,6 @@ SAMPLES = 16
 SEED = 0
 """Random inputs where no others are given: one batch, the same in every comparison."""
 
-_SATURATING = ("Clip", "Max", "Min")
-
 
 @dataclass(frozen=True)
 class Difference:
@@ -78,21 +76,22 @@ def compare_models(a: Source, b: Source, x: NDArray[Any] | None = None, *, quant
 
 def layer_outputs(model: IntegerModel) -> list[str]:
     """The tensors that a chip stores, in order: the input's integers, and what every layer leaves behind its
-    saturation or pooling. A converter's output is inside its layer."""
+    saturation or pooling. A converter's output is inside its layer; an addition's is stored even where a ReLU follows as
+    a Clip of its own."""
     readers: dict[str, list[Node]] = {}
     for node in model.nodes:
         for name in node.inputs:
             readers.setdefault(name, []).append(node)
 
-    def is_inside(tensor: str) -> bool:
+    def is_inside(tensor: str, giver: str) -> bool:
+        own = ("Max", "Min", "Mul", "ReduceSum", *(["Clip"] if giver == "Floor" else []))
         return any(
-            node.operator in (*_SATURATING, "Mul", "ReduceSum")
-            or (node.operator in SHAPE_OPERATORS and is_inside(node.outputs[0]))
+            node.operator in own or (node.operator in SHAPE_OPERATORS and is_inside(node.outputs[0], giver))
             for node in readers.get(tensor, [])
         )
 
-    ends = (*_SATURATING, "Floor", "MaxPool")
-    found = [n.outputs[0] for n in model.nodes if n.operator in ends and not is_inside(n.outputs[0])]
+    ends = ("Clip", "Max", "Min", "Floor", "MaxPool")
+    found = [n.outputs[0] for n in model.nodes if n.operator in ends and not is_inside(n.outputs[0], n.operator)]
     return found if model.quantiser is not None else [model.input, *found]
 
 
