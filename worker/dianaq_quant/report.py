@@ -39,6 +39,8 @@ class Report:
     timings: dict[str, float] = field(default_factory=dict)
     layers: list[dict[str, Any]] = field(default_factory=list)
     verification: dict[str, Any] = field(default_factory=dict)
+    checks: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """By dialect, what its contract's check found in the written file."""
     samples: dict[str, int] = field(default_factory=dict)
     noise_sweep: list[dict[str, Any]] = field(default_factory=list)
     started_from: dict[str, Any] | None = None
@@ -85,6 +87,7 @@ class Report:
             "edits": self.edits,
             "notes": self.notes,
             "verification": self.verification,
+            "checks": self.checks,
             "timings": {stage: round(seconds, 3) for stage, seconds in self.timings.items()},
         }
 
