@@ -11,7 +11,7 @@ from dianaq.quantisers import Core
 from dianaq_quant.export.check.dory_requantisation import INTEGERS, Form, requantisation
 from dianaq_quant.export.check.findings import Log
 from dianaq_quant.export.check.geometry import channels_of, pads_of, pair, size_of
-from dianaq_quant.export.check.graph import Array, Graph, Node, is_whole
+from dianaq_quant.export.check.graph import Array, Graph, Node, fraction_in
 from dianaq_quant.targets.diana import ACCUMULATOR_LIMIT, INT8, TERNARY
 from dianaq_quant.targets.diana.placement import LayerGeometry, soc_faults
 from dianaq_quant.targets.diana.rules import Rule
@@ -119,9 +119,10 @@ def _parameter(log: Log, graph: Graph, node: Node, index: int, limits: tuple[int
     if name not in graph.initialisers or value.dtype != np.float32:
         kind = "an initialiser" if name in graph.initialisers else "a Constant"
         log.add(PARAMETERS, node.name, f"{name!r} is {kind} of {value.dtype}")
-    if not is_whole(value):
-        log.add(INTEGERS, node.name, f"{name!r} holds {float(value[value != np.floor(value)].flat[0])}")
-    if value.size and (value.min() < limits[0] or value.max() > limits[1]):
+    if (fraction := fraction_in(value)) is not None:
+        log.add(INTEGERS, node.name, f"{name!r} holds {fraction}")
+    # As Python's floats: float32 would round the upper end of int32 to one more.
+    if value.size and (float(value.min()) < limits[0] or float(value.max()) > limits[1]):
         message = f"{name!r} reaches from {value.min():g} to {value.max():g}, beyond {list(limits)}"
         log.add(WEIGHT_RANGE, node.name, message)
     return value

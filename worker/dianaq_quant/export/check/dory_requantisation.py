@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dianaq_quant.export.check.findings import Log
-from dianaq_quant.export.check.graph import Array, Graph, Node, is_whole, power_of_two
+from dianaq_quant.export.check.graph import Array, Graph, Node, extremes_of, fraction_in, power_of_two
 from dianaq_quant.targets.diana import ACCUMULATOR_LIMIT, MAX_SHIFT
 from dianaq_quant.targets.diana.placement import CLIPS
 from dianaq_quant.targets.diana.rules import Rule
@@ -57,15 +57,15 @@ def requantisation(graph: Graph, log: Log, layer: Node, tensor: str) -> Form:
         log.add(FORM, layer.name, f"it is requantised by {' -> '.join(ops) or 'nothing'}")
     per_channel = "Add" in ops
     by_op = {node.op: node for node in nodes}
-    extremes = []
+    scaling = []
     for op in ("Mul", "Add"):
         constant = _constant(graph, by_op[op]) if op in by_op else None
         if constant is not None:
             _scaling(log, layer, op, constant, per_channel, _channels(graph, tensor))
-            extremes += [int(constant.min()), int(constant.max())] if constant.size else []
+            scaling.append(constant)
     shift = _shift(log, layer, _constant(graph, by_op["Div"])) if "Div" in by_op else None
     clip = _clip(log, layer, by_op["Clip"]) if "Clip" in by_op else None
-    constants = (min(extremes), max(extremes)) if extremes and per_channel else None
+    constants = extremes_of(scaling) if per_channel else None
     return Form(nodes[-1].output if nodes else tensor, per_channel, clip, shift, constants)
 
 
@@ -95,13 +95,15 @@ def _channels(graph: Graph, tensor: str) -> int:
 
 def _scaling(log: Log, layer: Node, op: str, constant: Array, per_channel: bool, channels: int) -> None:
     """The constant of a Mul or an Add."""
-    if not is_whole(constant) or np.abs(constant).max(initial=0) >= ACCUMULATOR_LIMIT:
-        log.add(INTEGERS, layer.name, f"{op} by {constant.flat[np.abs(constant - np.floor(constant)).argmax()]:g}")
+    fraction, largest = fraction_in(constant), float(np.abs(constant).max(initial=0))
+    if fraction is not None or largest >= ACCUMULATOR_LIMIT:
+        log.add(INTEGERS, layer.name, f"{op} by {largest if fraction is None else fraction}")
     if per_channel:
         if constant.shape != (channels, 1, 1):
             log.add(PER_CHANNEL, layer.name, f"{op} has a constant of shape {list(constant.shape)}")
     elif constant.ndim or float(constant) != 1.0:
-        log.add(MUL, layer.name, f"{op} has a constant of shape {list(constant.shape)}, first {constant.flat[0]:g}")
+        what = f"of shape {list(constant.shape)}" if constant.ndim else f"{float(constant):g}"
+        log.add(MUL, layer.name, f"{op} has the constant {what}")
 
 
 def _shift(log: Log, layer: Node, divisor: Array | None) -> int | None:
@@ -131,4 +133,4 @@ def _clip(log: Log, layer: Node, node: Node) -> tuple[int, int] | None:
     lo, hi = (float(value) for value in found if value is not None)
     if (lo, hi) not in CLIPS:
         log.add(CLIP_RANGE, layer.name, f"it clips to [{lo:g}, {hi:g}]")
-    return int(lo), int(hi)
+    return (int(lo), int(hi)) if np.isfinite([lo, hi]).all() else None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -192,9 +193,18 @@ def _shapes(plain: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
     return found
 
 
-def is_whole(array: Array) -> bool:
-    """Whether every value is an integer."""
-    return bool(np.all(np.isfinite(array)) and np.array_equal(array, np.floor(array)))
+def fraction_in(array: Array) -> float | None:
+    """The first value that is no integer; None if all are."""
+    flat = array.ravel()
+    odd = ~np.isfinite(flat) | (flat != np.floor(flat))
+    return float(flat[odd.argmax()]) if odd.any() else None
+
+
+def extremes_of(arrays: Sequence[Array]) -> tuple[int, int] | None:
+    """The smallest and the largest of some arrays' finite values, rounded outwards; None if there are none."""
+    values = np.concatenate([array.ravel() for array in arrays]) if arrays else np.empty(0)
+    finite = values[np.isfinite(values)]
+    return (math.floor(finite.min()), math.ceil(finite.max())) if finite.size else None
 
 
 def power_of_two(value: float) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from dianaq_quant.export.check.geometry import channels_of, pads_of, pair, size_of
-from dianaq_quant.export.check.graph import Array, Node
+from dianaq_quant.export.check.graph import Array, Node, extremes_of
 from dianaq_quant.export.check.htvm_reading import Reading
 from dianaq_quant.export.check.htvm_requantisation import Requantisation, requantisation
 from dianaq_quant.targets.diana import ADC
@@ -114,7 +114,7 @@ def _analog(reading: Reading, node: Node, weight: Array, found: _Converter) -> N
         # The tiles' results are added up: together they are one channel of the layer.
         c_out=geometry.c_out // tiles,
         groups=geometry.groups // tiles,
-        constants=(int(min(c.min() for c in constants)), int(max(c.max() for c in constants))),
+        constants=extremes_of(constants),
         row_tiles=tiles,
     )
     reading.place(node, analog, faults)

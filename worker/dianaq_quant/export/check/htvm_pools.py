@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from dianaq_quant.export.check.geometry import channels_of, pair, size_of
 from dianaq_quant.export.check.graph import Node
 from dianaq_quant.export.check.htvm_reading import Reading
@@ -34,23 +36,20 @@ def global_pool(reading: Reading, node: Node) -> None:
     bounds = reading.ranges.get(node.inputs[0])
     if bounds is not None and bounds[0] < 0:
         log.add(GLOBAL_POOL_SIGN, node.name, f"its input reaches down to {bounds[0]}")
-    chain = graph.chain(node.output, 5)
+    chain = [*takewhile(lambda after: after.op in _AFTER, graph.chain(node.output, 5))]
     ops = [after.op for after in chain]
     if ops[:4] == ["Flatten", "Floor", "Max", "Min"]:
         graph.take(chain[0])
         reading.requantised(node, chain[0].output)
         return
-    what = f"it is followed by {' -> '.join(ops) or 'several nodes'}"
+    what = f"it is followed by {' -> '.join(ops) or 'none of its form'}"
     if "Floor" not in ops:
         log.add(GLOBAL_POOL_FLOOR, node.name, what)
     elif "Flatten" in ops and ops.index("Floor") < ops.index("Flatten"):
         log.add(GLOBAL_POOL_ORDER, node.name, what)
     else:
         log.add(GLOBAL_POOL, node.name, what)
-    for after in chain:
-        if after.op not in _AFTER:
-            break
-        graph.take(after)
+    graph.take(*chain)
 
 
 def average_pool(reading: Reading, node: Node) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dianaq_quant.export.check.findings import Log
-from dianaq_quant.export.check.graph import Array, Graph, Node, is_whole
+from dianaq_quant.export.check.graph import Array, Graph, Node, fraction_in
 from dianaq_quant.export.check.htvm_requantisation import INTEGERS, Requantisation, requantisation
 from dianaq_quant.targets.diana import ACCUMULATOR_LIMIT, INT8
 from dianaq_quant.targets.diana.placement import LayerGeometry, htvm_faults
@@ -56,9 +56,8 @@ class Reading:
     def constant(self, node: Node, index: int) -> Array | None:
         """A constant, which must hold integers."""
         value = self.graph.constant(node, index)
-        if value is not None and not is_whole(value):
-            worst = float(value[value != np.floor(value)].flat[0])
-            self.log.add(INTEGERS, node.name, f"{node.inputs[index]!r} holds {worst}")
+        if value is not None and (fraction := fraction_in(value)) is not None:
+            self.log.add(INTEGERS, node.name, f"{node.inputs[index]!r} holds {fraction}")
         return value
 
     def adds_constant(self, node: Node) -> bool:
@@ -73,7 +72,8 @@ class Reading:
         if name not in self.graph.initialisers or value.dtype != np.float32:
             kind = "an initialiser" if name in self.graph.initialisers else "a Constant"
             self.log.add(PARAMETERS, node.name, f"{name!r} is {kind} of {value.dtype}")
-        if value.size and (value.min() < lo or value.max() > hi):
+        # As Python's floats: float32 would round the upper end of int32 to one more.
+        if value.size and (float(value.min()) < lo or float(value.max()) > hi):
             message = f"{name!r} reaches from {value.min():g} to {value.max():g}, beyond [{lo}, {hi}]"
             self.log.add(WEIGHT_RANGE, node.name, message)
         return value

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from dianaq_quant.export.check.findings import Log
-from dianaq_quant.export.check.graph import Array, Graph, Node, is_whole, power_of_two
+from dianaq_quant.export.check.graph import Array, Graph, Node, fraction_in, power_of_two
 from dianaq_quant.targets.diana import MAX_SHIFT
 from dianaq_quant.targets.diana.rules import Rule
 
@@ -76,8 +78,8 @@ def requantisation(graph: Graph, log: Log, tensor: str, layer: str, *, shifts: b
             continue
         if node.op in ("Div", "Mul"):
             divisor = _divisor(log, layer, node, constant, shifts)
-        elif not is_whole(constant):
-            log.add(INTEGERS, layer, f"{node.op} has the bound {float(constant.flat[0])}")
+        elif (fraction := fraction_in(constant)) is not None:
+            log.add(INTEGERS, layer, f"{node.op} has the bound {fraction}")
         elif constant.size == 1 and node.op == "Max":
             lo = float(constant.flat[0])
         elif constant.size == 1 and node.op == "Min":
@@ -88,12 +90,12 @@ def requantisation(graph: Graph, log: Log, tensor: str, layer: str, *, shifts: b
 
 
 def clip_bounds(graph: Graph, node: Node) -> tuple[float | None, float | None]:
-    """Bounds of a Clip: attributes up to opset 10, inputs after that."""
+    """Bounds of a Clip: attributes up to opset 10, inputs after that; None for one that is no finite number."""
     found = []
     for index, key in ((1, "min"), (2, "max")):
         constant = graph.constant(node, index)
         value = node.attributes.get(key) if constant is None or constant.size != 1 else constant.flat[0]
-        found.append(None if value is None else float(value))
+        found.append(None if value is None or not np.isfinite(value) else float(value))
     return found[0], found[1]
 
 
