@@ -40,7 +40,7 @@ def check_file(path: str | os.PathLike[str], dialect: Dialect | None = None, *, 
         reading = dory.check_graph(graph)
         log = reading.log
         names = (golden_dory.CONFIGURATION_NAME, "input.txt", "out_layer*.txt")
-        if graph.error is None and _has_golden(graph.path, "dory", golden, names):
+        if graph.shape_error is None and _has_golden(graph.path, "dory", golden, names):
             golden_dory.check_golden(reading)
     else:
         log.add(NEITHER, "", "nothing is requantised in it: it is a network to quantise, not a quantised one")

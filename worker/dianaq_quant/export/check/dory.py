@@ -55,12 +55,15 @@ def check_graph(graph: Graph) -> DoryReading:
     if graph.error is not None:
         log.add(ONNX, "", graph.error)
         return reading
+    if graph.shape_error is not None:
+        log.add(ONNX, "", graph.shape_error)
+        log.places = False
     if graph.opset > NEWEST_OPSET:
         log.add(OPSET, "", f"opset {graph.opset}")
     _names(graph, log)
     _ends(graph, log)
     for node in graph.nodes:
-        if graph.shape(node.output) is None:
+        if log.places and graph.shape(node.output) is None:
             log.add(SHAPES, node.name, f"its output has no fixed shape: {graph.shapes.get(node.output, 'unknown')}")
         if node.op in DROPS and node.index > 0:
             before = graph.producers.get(node.inputs[0])

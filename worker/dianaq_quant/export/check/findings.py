@@ -77,6 +77,8 @@ class Log:
 
     findings: list[Finding] = field(default_factory=list)
     layers: list[CheckedLayer] = field(default_factory=list)
+    places: bool = True
+    """Whether layers are entered: without shapes there is nothing to say about where they run."""
 
     def add(self, rule: Rule, node: str, message: str) -> None:
         """A breach of a rule."""
@@ -88,6 +90,8 @@ class Log:
         Args:
             wrong_is_off: whether a layer that computes something else counts as not offloaded.
         """
+        if not self.places:
+            return
         found = list(faults)
         for fault in found:
             self.add(fault.rule, name, fault.message)

@@ -56,6 +56,8 @@ class Graph:
     """By node, the attributes that ONNX does not know."""
     error: str | None
     """What ONNX itself finds wrong with the file, those attributes aside."""
+    shape_error: str | None
+    """Which shapes contradict each other; then the inferred ones are few."""
     taken: set[int] = field(default_factory=set)
     """Indices of the nodes that were recognised as a part of something."""
 
@@ -148,7 +150,8 @@ def graph_of(model: onnx.ModelProto, path: Path) -> Graph:
         {e.name: e.type.tensor_type.elem_type for e in [*entries, *graph.output]},
         _shapes(plain),
         unknown,
-        _error(plain),
+        _error(plain, full=False),
+        _error(plain, full=True),
     )
 
 
@@ -169,9 +172,10 @@ def _plain(model: onnx.ModelProto, names: list[str], opset: int) -> tuple[onnx.M
     return plain, unknown
 
 
-def _error(plain: onnx.ModelProto) -> str | None:
+def _error(plain: onnx.ModelProto, *, full: bool) -> str | None:
+    """What ONNX's own checker says, with its inference of shapes or without."""
     try:
-        onnx.checker.check_model(plain, full_check=True)
+        onnx.checker.check_model(plain, full_check=full)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
         return " ".join(str(error).split())[:400]
     return None
@@ -182,7 +186,7 @@ def _shapes(plain: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
     bare = onnx.ModelProto()
     bare.CopyFrom(plain)
     del bare.graph.value_info[:]
-    with suppress(onnx.shape_inference.InferenceError, ValueError):  # then `Graph.error` says so
+    with suppress(onnx.shape_inference.InferenceError, ValueError):  # `Graph.shape_error` says so
         bare = onnx.shape_inference.infer_shapes(bare, data_prop=True)
     graph = bare.graph
     found: dict[str, tuple[int | None, ...]] = {}

@@ -59,6 +59,9 @@ def check_graph(graph: Graph) -> Log:
     if graph.error is not None:
         log.add(ONNX, "", graph.error)
         return log
+    if graph.shape_error is not None:
+        log.add(ONNX, "", graph.shape_error)
+        log.places = False
     if graph.opset not in OPSETS:
         log.add(OPSET, "", f"opset {graph.opset} was not tried")
     for name, names in graph.unknown_attributes.items():
@@ -83,7 +86,7 @@ def _shapes(graph: Graph, log: Log) -> None:
         shape = graph.shape(name)
         if shape is None or shape[:1] != (1,):
             log.add(SHAPES, name, f"input {name!r} has the shape {_written(graph, name)}")
-    if all(graph.shape(name) is not None for name in graph.inputs):
+    if log.places and all(graph.shape(name) is not None for name in graph.inputs):
         for node in graph.nodes:
             if graph.shape(node.output) is None:
                 log.add(SHAPES, node.name, f"its output has the shape {_written(graph, node.output)}")
