@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 from collections.abc import Callable
 from functools import cache
@@ -69,6 +70,7 @@ def exported(recipe: Callable[[], onnx.ModelProto] = residual) -> Path:
     integer = read_layers(exact)
     golden = run_recording(integer, data[:1])
     folder = Path(mkdtemp(prefix="dianaq-check-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     export_htvm(integer, folder / "htvm", data[:1], golden["output"])
     export_dory(integer, folder / "dory", golden)
     return folder
