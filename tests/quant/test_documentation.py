@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from torch import nn
 
 from dianaq.recipe import merge
 from dianaq.spec import JobSpec
+from dianaq_quant.export import check
+from dianaq_quant.targets.diana import placement
+from dianaq_quant.targets.diana.rules import Rule
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,3 +44,16 @@ def test_the_mixed_recipe_is_a_job_with_and_without_what_is_commented_out() -> N
     assert (plain.recipe.progressive, plain.recipe.noise.silent) == ((), True)
     assert [step.range.bitwidth for step in full.recipe.progressive] == [8, 4]
     assert not full.recipe.noise.silent
+
+
+def test_the_rules_of_the_compilers_are_all_listed() -> None:
+    folder = Path(str(check.__file__)).parent
+    modules = [placement, *(import_module(f"{check.__name__}.{file.stem}") for file in folder.glob("[a-z]*.py"))]
+    rules = {rule.id: rule for module in modules for rule in vars(module).values() if isinstance(rule, Rule)}
+    rules.pop("file.dialect")
+    text = (ROOT / "docs" / "checks.md").read_text()
+    listed = re.findall(r"^\| `([a-z0-9.-]+\.[a-z0-9.-]+)`( \*)? \| `(\w+)` \| (.*) \|$", text, re.MULTILINE)
+    assert len(listed) > 90
+    assert {entry[0]: entry for entry in listed} == {
+        rule.id: (rule.id, " *" if rule.of_network else "", rule.severity, rule.says) for rule in rules.values()
+    }

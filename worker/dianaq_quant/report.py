@@ -44,6 +44,8 @@ class Report:
     tensors: dict[str, dict[str, str]] = field(default_factory=dict)
     """By exported file, the user's layer that each of its tensors belongs to."""
     verification: dict[str, Any] = field(default_factory=dict)
+    checks: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """By dialect, what its contract's check found in the written file."""
     samples: dict[str, int] = field(default_factory=dict)
     noise_sweep: list[dict[str, Any]] = field(default_factory=list)
     started_from: dict[str, Any] | None = None
@@ -97,6 +99,7 @@ class Report:
             "remedies": self.remedies,
             "notes": self.notes,
             "verification": self.verification,
+            "checks": self.checks,
             "timings": {stage: round(seconds, 3) for stage, seconds in self.timings.items()},
         }
 

@@ -12,6 +12,7 @@ from dianaq.inspection import check_interface, inspect_dataset
 from dianaq.ranges import QRange
 from dianaq.recipe import Training
 from dianaq_quant.checkpoint import save
+from dianaq_quant.contracts import breaches, check_contracts
 from dianaq_quant.editors import canonicalise, deploy, fake_quantise, hardware, integerise
 from dianaq_quant.editors.hardware.plan import plan_scales
 from dianaq_quant.export import export_dory, export_htvm, write_golden
@@ -170,9 +171,13 @@ def _deploy(state: State, network: IntegerNetwork, dialect: deploy.Dialect) -> I
 
 
 def verify_(state: State) -> None:
-    """All executions agree bit for bit, or the job fails."""
+    """The written files keep their contracts, and all executions agree bit for bit, or the job fails."""
     assert state.integer is not None
     assert state.files is not None
+    for checked in check_contracts(state.folder):
+        state.report.checks[str(checked.dialect)] = checked.as_json()["findings"]
+        for note in breaches(checked):
+            state.note(note)
     data = state.loaded
     _, split = data.report_split or ("calibration", data.calibration)
     entrance = state.integer.entrance

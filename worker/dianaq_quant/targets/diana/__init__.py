@@ -1,4 +1,5 @@
-"""DIANA: the limits of its cores (`limits`) and what a layer costs on them (`cost`)."""
+"""DIANA: the limits of its cores (`limits`), what a layer costs on them (`cost`), and whether its compilers put it
+there (`placement`)."""
 
 from dianaq_quant.targets.diana.limits import (
     ACCUMULATOR_LIMIT,

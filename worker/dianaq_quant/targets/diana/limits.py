@@ -36,6 +36,24 @@ ANALOG_ROWS = 1152
 ANALOG_COLUMNS = 512
 """Columns of the analog array: output channels [hw]."""
 
+INT16 = (-(2**15), 2**15 - 1)
+"""HTVM stores the factors k and the offsets l of an analog layer's channels in int16, without a check [compiler]."""
+
+L2_BYTES = 512_000
+"""The memory that holds all weights and the activations between layers [compiler: DORY's hardware description]."""
+
+L1_TVM_BYTES = 256_000
+"""Activations of a layer, input and output, without tiling in HTVM [compiler: DORY's Diana_TVM]."""
+
+L1_SOC_BYTES = 128_000
+"""Activations of a layer, input and output, without tiling in DORY [compiler: DORY's Diana_SoC]."""
+
+DIGITAL_WEIGHT_BYTES = 65_536
+"""Weights and biases of a layer on the digital core, without tiling [compiler: DORY's hardware description]."""
+
+ANALOG_WEIGHT_BYTES = 147_456
+"""Weights of a layer on the analog core: 1152 x 512 cells of two bits [compiler: DORY's hardware description]."""
+
 ADC = QRange(bitwidth=6, signed=True)
 """Integers of the converter at each column, [-32, 31] [hw]."""
 

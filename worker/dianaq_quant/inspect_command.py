@@ -1,0 +1,124 @@
+"""`dianaq inspect FILE`: what the compilers would make of a file, or what a network to quantise holds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dianaq.cli.tables import shape, size, table
+
+if TYPE_CHECKING:
+    from dianaq.resources import ModelInfo, WeightsInfo
+    from dianaq_quant.export.check import Checked, CheckedLayer
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `inspect` to the command line.
+
+    Raises:
+        ModuleNotFoundError: onnx is not installed; the command line then says what to install.
+    """
+    if find_spec("onnx") is None:
+        raise ModuleNotFoundError("No module named 'onnx'", name="onnx")
+    parser = subparsers.add_parser(
+        "inspect",
+        help="check an exported file by its compiler's rules, or look into a network to quantise",
+        description="Check a file for HTVM or DORY by every rule of its compiler: exit status 1 if the compiler would "
+        "refuse it, or the chip compute something else. Of any other network or weights, say what it holds.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="ONNX, or weights")
+    parser.add_argument("--dialect", choices=("htvm", "dory"), help="the compiler (default: told from the file)")
+    parser.add_argument(
+        "--golden",
+        action=argparse.BooleanOptionalAction,
+        help="check the golden files beside it too (default: if it lies in the folder of a bundle)",
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Inspect a file: 1 if it has a finding of severity `rejected` or `wrong`, otherwise 0.
+
+    Raises:
+        InvalidModel: it cannot be read, or is neither an exported file nor a network that could be quantised.
+    """
+    # numpy and onnx take a while to import, and `dianaq --help` should not wait for them.
+    from dianaq.inspection import file_format, inspect_upload
+    from dianaq_quant.export.check import check_file
+
+    if file_format(args.file) == "onnx":
+        checked = check_file(args.file, args.dialect, golden=args.golden)
+        if checked.dialect is not None:
+            print(json.dumps(checked.as_json(), indent=2) if args.json else _report(checked))
+            return 1 if checked.failures else 0
+    info = inspect_upload(args.file)
+    if args.json:
+        print(json.dumps({"file": str(args.file), "dialect": None, "holds": info.model_dump(mode="json")}, indent=2))
+    else:
+        print(_summary(args.file, info))
+    return 0
+
+
+def _report(checked: Checked) -> str:
+    """The tables of layers and of findings, and the verdict."""
+    parts = []
+    if checked.layers:
+        header = ("layer", "kind", "core", "in", "out", "kernel", "stride", "range", "shift", "placement")
+        parts.append(table(header, [_row(layer) for layer in checked.layers]))
+    if checked.findings:
+        rows = [(f.severity, f.rule, f.node or "-", f.message) for f in checked.findings]
+        parts.append(table(("finding", "rule", "at", "what"), rows))
+    return "\n\n".join([*parts, _verdict(checked)])
+
+
+def _row(layer: CheckedLayer) -> tuple[str, ...]:
+    geometry = layer.geometry
+    return (
+        layer.name,
+        geometry.kind,
+        geometry.core,
+        shape((geometry.c_in, *geometry.in_size)),
+        shape((geometry.c_out, *geometry.out_size)),
+        shape(geometry.kernel),
+        shape(geometry.strides),
+        "-" if geometry.clip is None else f"{geometry.clip[0]}..{geometry.clip[1]}",
+        "-" if geometry.shift is None else str(geometry.shift),
+        "; ".join(layer.reasons) or "offloaded",
+    )
+
+
+def _verdict(checked: Checked) -> str:
+    computing = [layer for layer in checked.layers if layer.geometry.kind != "pool"]
+    offloaded = sum(layer.offloaded for layer in computing)
+    failures = {"rejected": "refused", "wrong": "computed wrongly"}
+    counts = [
+        f"{count} breach{'es' * (count > 1)} by which it is {what}"
+        for severity, what in failures.items()
+        if (count := sum(f.severity == severity for f in checked.failures))
+    ]
+    where = "as the file says on Diana_SoC" if checked.dialect == "dory" else "on the accelerators"
+    return (
+        f"{checked.path}: for {str(checked.dialect).upper()}; {offloaded} of {len(computing)} layers (pools apart) run "
+        f"{where}; {', '.join(counts) or 'it keeps every rule'}"
+    )
+
+
+def _summary(path: Path, info: ModelInfo | WeightsInfo) -> str:
+    if info.format != "onnx":
+        return f"{path}: weights of a zoo network ({info.format}), {info.tensors:,} tensors, {size(info.bytes)}"
+    operators = ", ".join(f"{count} {name}" for name, count in info.operators.items())
+    return "\n".join(
+        [
+            f"{path}: a float network that `dianaq quantise` takes, in neither compiler's dialect",
+            f"  input       {info.input.name}, {shape(info.input.shape)}",
+            f"  output      {info.output.name}, {shape(info.output.shape)}",
+            f"  opset       {info.opset}",
+            f"  operators   {operators}",
+            f"  layers      {', '.join(info.layers) or 'none'}",
+            f"  parameters  {info.parameters:,} ({size(path.stat().st_size)})",
+        ]
+    )
