@@ -184,7 +184,7 @@ def verify_(state: State) -> None:
     x, real, random = sample_inputs(
         data.normalise(split.x[:DATA_SAMPLES]), entrance.scale, state.spec.recipe.seed, entrance.origin
     )
-    executions = verify(state.integer, state.network, state.deployed, *state.files, x)
+    executions = verify(state.integer, state.network, *state.files, x, state.deployed)
     state.report.add_verification(Verification(real, random, len(state.integer.layers) + 1, executions))
 
 

@@ -62,10 +62,10 @@ def sample_inputs(
 def verify(
     network: IntegerNetwork,
     exact: fx.GraphModule,
-    deployed: Mapping[Dialect, IntegerNetwork],
     htvm: HtvmModel,
     dory: DoryModel,
     x: Tensor,
+    deployed: Mapping[Dialect, IntegerNetwork] | None = None,
 ) -> tuple[str, ...]:
     """Compare the integer network, the hardware-exact network, and both exported files on inputs `x`, layer by layer.
 
@@ -74,7 +74,7 @@ def verify(
     may leave 32 bits where the chip's `a k` does not; `htvm/model.onnx` has the converters as they are.
 
     Args:
-        deployed: the integer network after the remedies for a compiler, from which its file was written.
+        deployed: the integer network after the remedies for a compiler, if there were any; its file was written of it.
 
     Returns:
         Names of the executions that agreed.
@@ -90,6 +90,7 @@ def verify(
             _whole(value, layer, "the integer network", None)
     with torch.no_grad():
         _same(expected["output"], exact(x).numpy(), "output", "the hardware-exact network", network)
+    deployed = deployed or {"htvm": network, "dory": network}
     of = {dialect: _remedied(values, remedied, x, dialect) for dialect, remedied in deployed.items()}
     # Both ends of the file for HTVM are float32 tensors, whatever they hold.
     given, fed = deployed["htvm"].given(of["htvm"]), deployed["htvm"].fed(x, of["htvm"]).float().numpy()

@@ -76,8 +76,8 @@ def compare_models(a: Source, b: Source, x: NDArray[Any] | None = None, *, quant
 
 def layer_outputs(model: IntegerModel) -> list[str]:
     """The tensors that a chip stores, in order: the input's integers, and what every layer leaves behind its
-    saturation or pooling. A converter's output is inside its layer; an addition's is stored, even if a ReLU follows as a
-    Clip of its own."""
+    saturation or pooling. A converter's output is inside its layer; an addition's is stored, even if its ReLU follows
+    as a Clip of its own."""
     readers: dict[str, list[Node]] = {}
     for node in model.nodes:
         for name in node.inputs:

@@ -1,7 +1,7 @@
 """The integer network as files: one ONNX dialect per compiler, with golden vectors.
 
-From outside: `export_htvm`, `export_dory`, `write_golden`; and `check`, which reads such files and knows nothing of their writers.
-The writers load on first use, and torch with them.
+From outside: `export_htvm`, `export_dory`, `write_golden`; and `check`, which reads such files and knows nothing of
+their writers. The writers load on first use, and torch with them.
 """
 
 from __future__ import annotations
