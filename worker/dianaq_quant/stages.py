@@ -21,7 +21,7 @@ from dianaq_quant.graph.surgery import calls, core_of
 from dianaq_quant.importers import import_network, interface_of
 from dianaq_quant.modules.adc import converters, disturb, silence
 from dianaq_quant.modules.exact import ExactAdd, ExactAnalogConv2d, ExactConv2d, ExactLinear
-from dianaq_quant.report import describe_layers
+from dianaq_quant.profile.fidelity import fidelity
 from dianaq_quant.starting import origin_of
 from dianaq_quant.state import State
 from dianaq_quant.targets.diana import TERNARY
@@ -101,12 +101,16 @@ def hardware_exact(state: State) -> None:
     if recipe.post_training.bias_correction:
         correct_biases(state.network, reference, data.calibration, data.normalise)
     _train(state, "hardware_exact")
+    if not recipe.hardware_exact.epochs:  # else the network has moved away from the reference
+        state.report.fidelity = fidelity(state.network, data.calibration, data.normalise, reference)
 
 
 def integerise_(state: State) -> None:
     """Integers only, after a last look at the exact network under noise; it is kept for the verification."""
     if state.spec.recipe.noise_sweep is not None:
         _sweep(state, state.spec.recipe.noise_sweep)
+    if state.report.fidelity is None:
+        state.report.fidelity = fidelity(state.network, state.loaded.calibration, state.loaded.normalise)
     exact = copy.deepcopy(state.network)
     state.scales = {
         str(node.target): module.requantise
@@ -141,7 +145,15 @@ def export(state: State) -> None:
         export_htvm(state.integer, state.folder / "htvm", sample, golden["output"]),
         export_dory(state.integer, state.folder / "dory", golden),
     )
-    state.report.layers = describe_layers(state.integer, state.scales)
+    weight_ranges = {
+        str(node.target): module.weight_range
+        for node, module in calls(state.network, ExactConv2d, ExactLinear)
+        if isinstance(module, ExactConv2d | ExactLinear)
+    }
+    state.report.add_network(state.integer, state.scales, weight_ranges)
+    htvm, dory = state.files
+    state.report.add_tensors("htvm", state.integer, htvm.tensors)
+    state.report.add_tensors("dory", state.integer, dory.tensors)
     for note in limits_of_dialects(state.integer):
         state.note(note)
 

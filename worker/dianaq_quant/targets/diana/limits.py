@@ -42,3 +42,19 @@ ADC = QRange(bitwidth=6, signed=True)
 MAX_GAIN_LOG2 = 15
 """Largest gain of the converter as a power of two: beyond it, no sum of 1152 seven-bit inputs (below 2^18) leaves
 three bits of the six [assume]."""
+
+L2_BYTES = 512_000
+"""The chip's main memory, for code, weights and activations [compiler: DORY's configuration]. HTVM does not check
+it."""
+
+L1_BYTES = 256_000
+"""Memory beside the digital core for what a layer reads and writes, as the target Diana_TVM has it [compiler]."""
+
+L1_BYTES_SOC = 128_000
+"""The same for the target Diana_SoC [compiler]."""
+
+DIGITAL_WEIGHT_BYTES = 65_536
+"""Memory of the digital core for a layer's weights and biases [compiler]."""
+
+ANALOG_WEIGHT_BYTES = 147_456
+"""The analog array as memory: 1152 x 512 cells of 2 bits [hw]."""
