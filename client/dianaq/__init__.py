@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dianaq.quantisers import InitStrategy, QuantiserRule, Quantisers, QuantiserSpec
     from dianaq.ranges import QRange
     from dianaq.recipe import Calibration, PostTraining, Recipe, Training
+    from dianaq.report import JobReport, read_report
     from dianaq.resources import Artifact, Dataset, Job, Model, ModelInfo, WeightsInfo
     from dianaq.spec import JobSpec, Preprocessing, ZooModel
 
@@ -46,6 +47,7 @@ __all__ = [
     "JobCancelled",
     "JobFailed",
     "JobHandle",
+    "JobReport",
     "JobSpec",
     "Model",
     "ModelInfo",
@@ -64,6 +66,7 @@ __all__ = [
     "WeightsInfo",
     "ZooModel",
     "__version__",
+    "read_report",
 ]
 
 _HOMES = {
@@ -74,6 +77,7 @@ _HOMES = {
     "ranges": ("QRange",),
     "resources": ("Artifact", "Dataset", "Job", "Model", "ModelInfo", "WeightsInfo"),
     "recipe": ("Calibration", "PostTraining", "Recipe", "Training"),
+    "report": ("JobReport", "read_report"),
     "spec": ("JobSpec", "Preprocessing", "ZooModel"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

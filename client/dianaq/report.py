@@ -228,6 +228,10 @@ class JobReport(_Part):
     memory: Memory | None = None
     tensors: dict[str, dict[str, str]] = {}
     """Per dialect (`htvm`, `dory`): the tensor of the ONNX file that holds a layer's output, and the user's layer."""
+    interface: dict[str, Any] | None = None
+    """What the exported network is fed and gives, for who writes the firmware."""
+    checks: dict[str, Any] | list[Any] | None = None
+    """What the checkers of the two dialects found in the files."""
     edits: list[EditReport]
     warnings: list[str] = []
     """What to look at before the network is deployed."""

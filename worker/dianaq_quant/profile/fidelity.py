@@ -120,6 +120,9 @@ class _Unrounded(Interpreter):
             value = _analog(module, args[0])
         elif isinstance(module, ExactInput | ExactOutput):
             value = args[0]
+        elif module is not None and reads_input(n) and not isinstance(module, FakeQuantiser):
+            # An entrance of another kind: what it gives is what the network is fed.
+            value = super(Interpreter, self).run_node(n) * scale_of_entrance(module)
         elif isinstance(module, ExactConv2d | ExactLinear | ExactAnalogConv2d):
             value = _linear(module, args[0], _entrance(self.module, n))
         elif isinstance(module, ExactAdd):
@@ -183,6 +186,19 @@ def _entrance(network: torch.nn.Module, node: fx.Node) -> float:
     return 0.0
 
 
+def reads_input(node: fx.Node) -> bool:
+    """Whether a node is the network's entrance."""
+    source = node.args[0] if node.args else None
+    return isinstance(source, fx.Node) and source.op == "placeholder"
+
+
+def scale_of_entrance(module: torch.nn.Module) -> float:
+    """Real value of a step of the network's input."""
+    scale = module.scale
+    assert isinstance(scale, float)
+    return scale
+
+
 class _Rounded(Interpreter):
     """Runs the exact network and sums signal and noise of each layer, beside the values that were wanted of it."""
 
@@ -207,8 +223,8 @@ class _Rounded(Interpreter):
 
     def _scale(self, node: fx.Node, module: torch.nn.Module) -> float:
         """The scale of a node's value: its own, or that of what it passes on."""
-        if isinstance(module, ExactInput):
-            scale = module.scale
+        if reads_input(node):
+            scale = scale_of_entrance(module)
         elif isinstance(module, ExactConv2d | ExactLinear | ExactAnalogConv2d | ExactAdd):
             scale = module.requantise.out_scale
         else:
