@@ -48,7 +48,7 @@ UNROUNDED = (
 class Fidelity:
     """Signal to quantisation noise per layer's output, in dB, over a number of samples; beside which network.
 
-    None where a layer gives nothing but zeros.
+    `"input"` is the quantised input. None where a layer gives nothing but zeros.
     """
 
     samples: int
@@ -217,9 +217,10 @@ class _Rounded(Interpreter):
         if isinstance(module, ExactInput):
             real = real + module.scale / 2  # an integer of the input stands for the middle of its bin
         wanted = self.wanted.pop(node.name)
-        signal, noise = self.sums.get(str(node.target), (0.0, 0.0))
+        name = "input" if reads_input(node) else str(node.target)
+        signal, noise = self.sums.get(name, (0.0, 0.0))
         signal += float(wanted.double().square().sum())
-        self.sums[str(node.target)] = signal, noise + float((wanted.double() - real).square().sum())
+        self.sums[name] = signal, noise + float((wanted.double() - real).square().sum())
 
     def _scale(self, node: fx.Node, module: torch.nn.Module) -> float:
         """The scale of a node's value: its own, or that of what it passes on."""
