@@ -188,6 +188,19 @@ class EditReport(_Part):
     note: str
 
 
+class Finding(_Part):
+    """A rule of a compiler that a written file breaks."""
+
+    rule: str
+    node: str
+    """Where; empty for the whole graph."""
+    message: str
+    severity: str
+    """`rejected`, `wrong`, `cpu` or `note`: what becomes of the file or the layer."""
+    says: str
+    """What the rule says."""
+
+
 class VerificationReport(_Part):
     """What was compared bit for bit, layer by layer."""
 
@@ -230,8 +243,8 @@ class JobReport(_Part):
     """Per dialect (`htvm`, `dory`): the tensor of the ONNX file that holds a layer's output, and the user's layer."""
     interface: dict[str, Any] | None = None
     """What the exported network is fed and gives, for who writes the firmware."""
-    checks: dict[str, Any] | list[Any] | None = None
-    """What the checkers of the two dialects found in the files."""
+    checks: dict[str, list[Finding]] = {}
+    """By dialect, the breaches of its compiler's rules that were found in the written file."""
     edits: list[EditReport]
     warnings: list[str] = []
     """What to look at before the network is deployed."""

@@ -176,6 +176,7 @@ def test_training_and_noise_are_drawn_where_there_were_any(bundles: dict[str, Pa
     assert "not measured" in plain.text
 
 
+FINDING = {"rule": "htvm.kernel", "node": "conv", "message": "it is 4x4", "severity": "cpu", "says": "1, 3, 5 or 7"}
 ENUMERATED = {"stage", "core", "iteration"}
 """Fields whose words are ours."""
 
@@ -183,7 +184,7 @@ ENUMERATED = {"stage", "core", "iteration"}
 def poisoned(value: Any, poison: str, key: str = "") -> Any:
     """A report in which every text, and every key that is not a field's name, ends in something."""
     if isinstance(value, dict):
-        inside = key in ("tensors", "versions", "samples", "timings", "spec")
+        inside = key in ("tensors", "versions", "samples", "timings", "spec", "checks", "interface")
         return {f"{name}{poison}" if inside else name: poisoned(entry, poison, name) for name, entry in value.items()}
     if isinstance(value, list):
         return [poisoned(entry, poison, key) for entry in value]
@@ -194,7 +195,7 @@ def test_hostile_names_stay_text(bundle: Path) -> None:
     clean = data_of(bundle)
     for layer in clean["layers"][1:]:
         layer["placement"] = {"htvm": {"offloaded": False, "why": ["a kernel"]}, "soc": True}
-    clean |= {"interface": {"input": "pixels"}, "checks": [{"rule": "x", "node": "y"}]}
+    clean |= {"interface": {"input": "pixels"}, "checks": {"htvm": [FINDING], "dory": []}}
     page = Page(page_of(poisoned(clean, HOSTILE)))
     before = Page(page_of(poisoned(clean, "x" * len(HOSTILE))))
     assert [tag for tag, _ in page.elements] == [tag for tag, _ in before.elements]
@@ -229,6 +230,30 @@ def test_placement_is_shown_where_the_report_has_it(bundles: dict[str, Path]) ->
         ["layer", "htvm", "soc fits"],
         [data["layers"][1]["original"], "offloaded: no; why: kernel 4 x 4; stride 3", "yes"],
     ]
+
+
+def test_what_the_checks_found_is_shown(bundles: dict[str, Path]) -> None:
+    data = data_of(bundles["mixed"])
+    page = Page(page_of({**data, "checks": {"htvm": [FINDING], "dory": []}, "interface": {"input": {"kind": "int8"}}}))
+    assert page.table("Rules of the compilers")[1] == [
+        "htvm",
+        "cpu",
+        "htvm.kernel",
+        "conv",
+        "it is 4x4",
+        "1, 3, 5 or 7",
+    ]
+    assert "nothing found: dory." in page.text
+    assert page.table("What the network is fed")[1] == ["input", "kind: int8"]
+    assert "Rules of the compilers" not in page_of({**data, "checks": {"htvm": [], "dory": []}})
+
+
+def test_long_lists_are_folded(bundles: dict[str, Path]) -> None:
+    report = JobReport.model_validate(data_of(bundles["mixed"]))
+    files = {f"golden/out_layer{i}.txt": i for i in range(50)}
+    page = Page(report_page(report, files))
+    assert "50 files" in page.text
+    assert [row[0] for row in page.table("Files of the bundle")[1:]] == list(files)  # 10 after 9, not after 1
 
 
 def test_markup_escapes_all_but_markup() -> None:

@@ -13,7 +13,7 @@ PURPOSES = {
     "dory/dory.json": "DORY's configuration: what `network_generate.py` is given",
     "dory/input.txt": "the same sample as bytes, for DORY",
     "dory/out_layer*.txt": "every layer's output for it as integers, in DORY's order",
-    "golden/*": "golden vectors: inputs, and every layer's output for them",
+    "golden/*": "golden vectors: samples, and every layer's output for them",
     "checkpoints/*.pt": "the network after each iteration of this job; another job can start from one",
     "report.html": "the report, to be read in a browser: whether to deploy, figures, layers, cost, memory",
     "report.json": "the same for programs; `dianaq schema report` describes it",

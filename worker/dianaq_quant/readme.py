@@ -40,7 +40,7 @@ The compilers and the chip were not run.
 
 ## Run it without a compiler
 ```sh
-python -m dianaq.run htvm/model.onnx htvm/input.npy   # integers only: pip install dianaq numpy onnx
+python -m dianaq.run htvm/model.onnx htvm/input.npy   # integers only: pip install "dianaq[inspection]"
 ```
 The output must be that of `htvm/output.npy`. In onnxruntime `htvm/model.onnx` runs as it is; `dory/model.onnx` runs
 there without DORY's attributes, which ONNX does not know.

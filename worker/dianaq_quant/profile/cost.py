@@ -12,14 +12,14 @@ from dianaq.quantisers import Core
 from dianaq_quant.export.layers import IntegerNetwork, Layer
 from dianaq_quant.modules.integer import IntegerAnalogConv2d, IntegerConv2d, IntegerLinear
 from dianaq_quant.modules.structure import Flatten
-from dianaq_quant.targets.diana import (
+from dianaq_quant.targets.diana.cost import LayerShape, cycles, energy, latency
+from dianaq_quant.targets.diana.limits import (
     ANALOG_WEIGHT_BYTES,
     DIGITAL_WEIGHT_BYTES,
-    L1_BYTES,
-    L1_BYTES_SOC,
+    L1_SOC_BYTES,
+    L1_TVM_BYTES,
     L2_BYTES,
 )
-from dianaq_quant.targets.diana.cost import LayerShape, cycles, energy, latency
 
 BIAS_BYTES = 4
 """A digital layer's bias is int32 [hw]."""
@@ -32,8 +32,8 @@ CONSTANT_BYTES = 2
 
 LIMITS = {
     "l2": L2_BYTES,
-    "l1": L1_BYTES,
-    "l1_soc": L1_BYTES_SOC,
+    "l1_tvm": L1_TVM_BYTES,
+    "l1_soc": L1_SOC_BYTES,
     "digital_weights": DIGITAL_WEIGHT_BYTES,
     "analog_weights": ANALOG_WEIGHT_BYTES,
 }
@@ -148,7 +148,7 @@ def _exceeded(network: IntegerNetwork, memory: Mapping[str, Mapping[str, int]], 
         if known is not None:
             activations = found["input_bytes"] + found["output_bytes"]
             asked += [(layer.name, f"{known[1]}_weights", found["weight_bytes"])]
-            asked += [(layer.name, name, activations) for name in ("l1", "l1_soc")]
+            asked += [(layer.name, name, activations) for name in ("l1_tvm", "l1_soc")]
     return [
         {"layer": layer, "memory": name, "bytes": size, "limit": LIMITS[name]}
         for layer, name, size in asked

@@ -22,7 +22,7 @@ FEWEST_SAMPLES = 500
 
 MEMORIES = {
     "l2": "the chip's memory (L2)",
-    "l1": "the activation memory (L1)",
+    "l1_tvm": "the activation memory (L1) of Diana_TVM",
     "l1_soc": "the activation memory (L1) of Diana_SoC",
     "digital_weights": "the digital core's weight memory",
     "analog_weights": "the analog array",

@@ -23,6 +23,13 @@ TICKS = 5
 """About as many ticks as labels fit under a chart on a phone."""
 
 
+LARGEST = 1e100
+"""Beyond it float64 has no room left for the arithmetic of axes."""
+
+SMALLEST_SPREAD = 1e-9
+"""Relative to the values: below it they count as one, and float64 has digits to spare."""
+
+
 @dataclass(frozen=True)
 class Line:
     """A named curve: points `(x, y)`, and the half height of each one's error bar, if there are any."""
@@ -46,13 +53,12 @@ def line_chart(
         (x, y - error, y + error)
         for line in lines
         for (x, y), error in zip(line.points, line.errors or [0.0] * len(line.points), strict=True)
-        if math.isfinite(y) and math.isfinite(error)
+        if _drawable(y) and _drawable(error)
     ]
     if not ends:
         return element("p", f"{title}: no finite values.", class_="soft")
-    xs, ys = _ticks([x for x, _, _ in ends]), _ticks([y for _, low, high in ends for y in (low, high)])
     top = math.inf if highest is None else highest
-    ys = [y for y in ys if y < top] + ([top] if ys[-1] >= top else [])
+    xs, ys = _ticks([x for x, _, _ in ends]), _ticks([min(y, top) for _, *pair in ends for y in pair], top)
     across, up = _Axis(xs, LEFT, WIDTH - RIGHT), _Axis(ys, HEIGHT - BOTTOM, TOP)
     drawn = [_grid(across, up, xs, ys, y_text)]
     drawn += [_curve(line, across, up, top) for line in lines]
@@ -62,6 +68,11 @@ def line_chart(
         "svg", *drawn, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=f"{title} over {x_axis}: {words}"
     )
     return element("figure", element("figcaption", title), picture, _legend(lines) if len(lines) > 1 else None)
+
+
+def _drawable(value: float) -> bool:
+    """Whether a value can be on a chart: a training that diverges gives others too."""
+    return math.isfinite(value) and abs(value) < LARGEST
 
 
 class _Axis:
@@ -74,16 +85,20 @@ class _Axis:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def _ticks(values: Sequence[float]) -> list[float]:
-    """Round numbers around some values, at least two."""
+def _ticks(values: Sequence[float], highest: float = math.inf) -> list[float]:
+    """Round numbers around some values, at least two; none beyond the highest."""
     low, high = min(values), max(values)
-    spread = (high - low) or abs(high) or 1.0
+    spread = high - low
+    if spread <= SMALLEST_SPREAD * max(abs(low), abs(high)):
+        spread = abs(high) or 1.0
     rough = spread / TICKS
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    last = last if last > first else first + 1
-    return [step * i for i in range(first, last + 1)]
+    if last == first:
+        first, last = (first - 1, last) if high >= highest else (first, last + 1)
+    ticks = [step * i for i in range(first, last + 1)]
+    return [tick for tick in ticks if tick < highest] + ([highest] if ticks[-1] >= highest else [])
 
 
 def _grid(across: _Axis, up: _Axis, xs: Sequence[float], ys: Sequence[float], y_text: Callable[[float], str]) -> Markup:
@@ -100,7 +115,7 @@ def _grid(across: _Axis, up: _Axis, xs: Sequence[float], ys: Sequence[float], y_
 def _curve(line: Line, across: _Axis, up: _Axis, top: float) -> Markup:
     parts, colour = [], line.colour % len(DASHES)
     errors = line.errors or [0.0] * len(line.points)
-    known = [(across(x), y, e) for (x, y), e in zip(line.points, errors, strict=True) if math.isfinite(y)]
+    known = [(across(x), y, e) for (x, y), e in zip(line.points, errors, strict=True) if _drawable(y) and _drawable(e)]
     places = [f"{x:.1f} {up(y):.1f}" for x, y, _ in known]
     dash = DASHES[colour]
     parts.append(element("path", d="M" + "L".join(places), class_=f"curve s{colour}", stroke_dasharray=dash))

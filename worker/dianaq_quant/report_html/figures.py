@@ -176,7 +176,7 @@ def cost_bars(report: JobReport) -> Markup:
 
 _MEMORIES = {
     "l2": ("L2, weights and activations", "total_bytes"),
-    "l1": ("L1 activations of a layer (Diana_TVM)", "moved"),
+    "l1_tvm": ("L1 activations of a layer (Diana_TVM)", "moved"),
     "l1_soc": ("L1 activations of a layer (Diana_SoC)", "moved"),
     "digital_weights": ("weights of a digital layer", "digital"),
     "analog_weights": ("weights of an analog layer", "analog"),

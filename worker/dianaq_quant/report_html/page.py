@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from dianaq.report import JobReport
 from dianaq_quant.report_html import figures, tables
@@ -83,10 +82,6 @@ def _verified(report: JobReport) -> Markup:
     found = report.verification
     if found is None:
         return element("p", "Nothing.")
-    extra: list[tuple[Any, str]] = [
-        (report.checks, "What the checkers of the files found"),
-        (report.interface, "What the network is fed, and what it gives"),
-    ]
     return join(
         element(
             "p",
@@ -94,6 +89,7 @@ def _verified(report: JobReport) -> Markup:
             f"samples and {found.random_samples} random ones in:",
         ),
         element("ul", *[element("li", name) for name in found.executions], class_="list"),
-        *[tables.facts(value, caption) for value, caption in extra if value],
+        tables.findings_table(report),
+        tables.facts(report.interface, "What the network is fed, and what it gives") if report.interface else None,
         element("p", _OFF_CHIP, class_="soft"),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from dianaq.figures import FIGURES, figures_of, written
@@ -123,15 +123,27 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def facts(value: Mapping[str, Any] | Sequence[Any], caption: str) -> Markup:
-    """A mapping, or a list of mappings, whose fields the page does not know, as a table."""
-    if isinstance(value, Mapping):
-        return table(caption, ["what", ""], [[_words(str(name)), _wide(entry)] for name, entry in value.items()])
-    if value and all(isinstance(entry, Mapping) and entry for entry in value):
-        names = list(dict.fromkeys(name for entry in value for name in entry))
-        rows = [[_wide(entry.get(name)) for name in names] for entry in value]
-        return table(caption, [_words(str(name)) for name in names], rows)
-    return element("ul", *[element("li", plain(entry)) for entry in value], class_="list")
+def facts(value: Mapping[str, Any], caption: str) -> Markup:
+    """A mapping whose fields the page does not know, as a table."""
+    return table(caption, ["what", ""], [[_words(str(name)), _wide(entry)] for name, entry in value.items()])
+
+
+def findings_table(report: JobReport) -> Markup | None:
+    """What the checks of the written files found, as far as the report says."""
+    if not report.checks:
+        return None
+    clean = [name for name, found in report.checks.items() if not found]
+    rows: list[list[Content]] = [
+        [name, finding.severity, finding.rule, finding.node or NONE, _wide(finding.message), _wide(finding.says)]
+        for name, found in report.checks.items()
+        for finding in found
+    ]
+    words = f"Checked by every rule of its compiler, and nothing found: {', '.join(clean)}." if clean else None
+    header = ["file", "what becomes of it", "rule", "where", "what was found", "what the rule says"]
+    return join(
+        element("p", words) if words else None,
+        table("Rules of the compilers that the files break", header, rows) if rows else None,
+    )
 
 
 def edits_summary(report: JobReport) -> Markup:
@@ -171,6 +183,10 @@ def _environment(report: JobReport) -> Markup:
     return table("What the job ran with", ["what", ""], rows)
 
 
+MANY_FILES = 40
+"""From here on the list of files is folded: golden vectors alone may be hundreds."""
+
+
 def files_table(files: Mapping[str, int]) -> Markup:
     """The bundle's files.
 
@@ -180,9 +196,9 @@ def files_table(files: Mapping[str, int]) -> Markup:
     rows: list[list[Content]] = [
         [path, f"{files[path]:,}", _wide(purpose(path))] for path in sorted(files, key=_natural)
     ]
-    return table(
-        "Files of the bundle, beside the archive and this page", ["file", "bytes", "what it is"], rows, numeric=(1,)
-    )
+    caption = "Files of the bundle, beside those that are made last: this page, report.json, README.md, manifest.json"
+    listed = table(caption, ["file", "bytes", "what it is"], rows, numeric=(1,))
+    return listed if len(files) < MANY_FILES else details(f"{len(files)} files", listed)
 
 
 def _natural(path: str) -> list[tuple[int, str]]:

@@ -36,25 +36,27 @@ ANALOG_ROWS = 1152
 ANALOG_COLUMNS = 512
 """Columns of the analog array: output channels [hw]."""
 
+INT16 = (-(2**15), 2**15 - 1)
+"""HTVM stores the factors k and the offsets l of an analog layer's channels in int16, without a check [compiler]."""
+
+L2_BYTES = 512_000
+"""The memory that holds all weights and the activations between layers [compiler: DORY's hardware description]."""
+
+L1_TVM_BYTES = 256_000
+"""Activations of a layer, input and output, without tiling in HTVM [compiler: DORY's Diana_TVM]."""
+
+L1_SOC_BYTES = 128_000
+"""Activations of a layer, input and output, without tiling in DORY [compiler: DORY's Diana_SoC]."""
+
+DIGITAL_WEIGHT_BYTES = 65_536
+"""Weights and biases of a layer on the digital core, without tiling [compiler: DORY's hardware description]."""
+
+ANALOG_WEIGHT_BYTES = 147_456
+"""Weights of a layer on the analog core: 1152 x 512 cells of two bits [compiler: DORY's hardware description]."""
+
 ADC = QRange(bitwidth=6, signed=True)
 """Integers of the converter at each column, [-32, 31] [hw]."""
 
 MAX_GAIN_LOG2 = 15
 """Largest gain of the converter as a power of two: beyond it, no sum of 1152 seven-bit inputs (below 2^18) leaves
 three bits of the six [assume]."""
-
-L2_BYTES = 512_000
-"""The chip's main memory, for code, weights and activations [compiler: DORY's configuration]. HTVM does not check
-it."""
-
-L1_BYTES = 256_000
-"""Memory beside the digital core for what a layer reads and writes, as the target Diana_TVM has it [compiler]."""
-
-L1_BYTES_SOC = 128_000
-"""The same for the target Diana_SoC [compiler]."""
-
-DIGITAL_WEIGHT_BYTES = 65_536
-"""Memory of the digital core for a layer's weights and biases [compiler]."""
-
-ANALOG_WEIGHT_BYTES = 147_456
-"""The analog array as memory: 1152 x 512 cells of 2 bits [hw]."""
