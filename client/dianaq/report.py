@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from dianaq.errors import ServiceError
 from dianaq.events import Iteration, Stage
@@ -240,8 +240,8 @@ class JobReport(_Part):
     cost: Cost | None = None
     memory: Memory | None = None
     tensors: dict[str, dict[str, str]] = {}
-    """Per dialect (`htvm`, `dory`): the tensor of the ONNX file that holds a layer's output, and the user's layer."""
-    interface: dict[str, Any] | None = None
+    """By exported file, the user's layer that each of its tensors belongs to: those that hold layers' outputs."""
+    interface: dict[str, Any] = {}
     """What the exported network is fed and gives, for who writes the firmware."""
     checks: dict[str, list[Finding]] = {}
     """By dialect, the breaches of its compiler's rules that were found in the written file."""
@@ -249,7 +249,7 @@ class JobReport(_Part):
     warnings: list[str] = []
     """What to look at before the network is deployed."""
     notes: list[str]
-    verification: VerificationReport | None
+    verification: Annotated[VerificationReport | None, BeforeValidator(lambda found: found or None)]
     timings: dict[str, float]
     """Seconds by stage."""
 

@@ -50,6 +50,7 @@ def test_a_report_of_an_earlier_release_is_read(tmp_path: Path) -> None:
     assert report.noise_sweep[0].top1 is not None
     assert report.noise_sweep[0].top1.std == 0.1
     assert (report.layers[0].core, report.layers[0].range, report.layers[0].sqnr_db) == ("analog", (0, 127), None)
+    assert parse_report(content(verification={})).verification is None
     assert (report.cost, report.warnings, report.tensors) == (None, [], {})
 
 

@@ -44,14 +44,17 @@ class Report:
     """Those of the stages; what follows from the figures is added when the report is written."""
     timings: dict[str, float] = field(default_factory=dict)
     layers: list[dict[str, Any]] = field(default_factory=list)
+    interface: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By exported file, the user's layer that each of its tensors belongs to."""
     verification: dict[str, Any] = field(default_factory=dict)
+    checks: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """By dialect, what its contract's check found in the written file."""
     samples: dict[str, int] = field(default_factory=dict)
     noise_sweep: list[dict[str, Any]] = field(default_factory=list)
     fidelity: Fidelity | None = None
     cost: dict[str, Any] | None = None
     memory: dict[str, Any] | None = None
-    tensors: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Per dialect, the tensor of the exported file that holds a layer's output, and the user's layer."""
     started_from: dict[str, Any] | None = None
     """The checkpoint that the job started from: its iteration, its file's sha256, the versions that wrote it."""
 
@@ -120,18 +123,20 @@ class Report:
             "device": "cpu",
             "threads": torch.get_num_threads(),
             "samples": self.samples,
+            "cost": self.cost,
+            "memory": self.memory,
+            "sqnr": sqnr,
             "accuracy": self.accuracy,
             "training": self.training,
             "noise_sweep": self.noise_sweep,
+            "interface": self.interface,
             "layers": self.layers,
-            "sqnr": sqnr,
-            "cost": self.cost,
-            "memory": self.memory,
             "tensors": self.tensors,
             "edits": self.edits,
-            "warnings": [*self.warnings, *warnings_of(self.accuracy, self.layers, self.memory)],
+            "warnings": [*self.warnings, *warnings_of(self.accuracy, self.layers, self.memory, self.checks)],
             "notes": self.notes,
-            "verification": self.verification or None,
+            "verification": self.verification,
+            "checks": self.checks,
             "timings": {stage: round(seconds, 3) for stage, seconds in self.timings.items()},
         }
 

@@ -30,10 +30,30 @@ MEMORIES = {
 
 
 def warnings_of(
-    accuracy: Sequence[Mapping[str, Any]], layers: Sequence[Mapping[str, Any]], memory: Mapping[str, Any] | None
+    accuracy: Sequence[Mapping[str, Any]],
+    layers: Sequence[Mapping[str, Any]],
+    memory: Mapping[str, Any] | None,
+    checks: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> list[str]:
     """Sentences without a full stop; empty where nothing stands out."""
-    return [*_accuracy(accuracy), *_memory(memory), *_accumulators(layers)]
+    return [*_accuracy(accuracy), *_checks(checks), *_memory(memory), *_accumulators(layers)]
+
+
+def _checks(checks: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    found = []
+    for dialect, findings in checks.items():
+        for severity, words in _SEVERE.items():
+            rules = dict.fromkeys(str(f["rule"]) for f in findings if f["severity"] == severity)
+            if rules:
+                found.append(f"{dialect}/model.onnx: by {', '.join(rules)} {words}")
+    return found
+
+
+_SEVERE = {
+    "rejected": "its compiler refuses it",
+    "wrong": "its compiler takes it, and the chip computes something else",
+}
+"""What the severities of findings mean that keep a file from its chip."""
 
 
 def _accuracy(entries: Sequence[Mapping[str, Any]]) -> list[str]:
