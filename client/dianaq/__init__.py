@@ -75,9 +75,9 @@ _HOMES = {
     "cores": ("AnalogWeights", "CoreMapping", "Noise", "NoiseSweep", "Target"),
     "quantisers": ("InitStrategy", "QuantiserRule", "QuantiserSpec", "Quantisers"),
     "ranges": ("QRange",),
+    "report": ("JobReport", "read_report"),
     "resources": ("Artifact", "Dataset", "Job", "Model", "ModelInfo", "WeightsInfo"),
     "recipe": ("Calibration", "PostTraining", "Recipe", "Training"),
-    "report": ("JobReport", "read_report"),
     "spec": ("JobSpec", "Preprocessing", "ZooModel"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
