@@ -45,7 +45,7 @@ def _checks(checks: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
         for severity, words in _SEVERE.items():
             rules = dict.fromkeys(str(f["rule"]) for f in findings if f["severity"] == severity)
             if rules:
-                found.append(f"{dialect}/model.onnx: by {', '.join(rules)} {words}")
+                found.append(f"{dialect}/model.onnx: {words}, by {', '.join(rules)}")
     return found
 
 
