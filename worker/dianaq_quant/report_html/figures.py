@@ -13,6 +13,9 @@ from dianaq_quant.report_html.markup import Content, Markup, details, element, j
 from dianaq_quant.report_html.tables import layer_name
 from dianaq_quant.report_html.units import NONE, interval, si
 
+FULL_DB = 50.0
+"""Signal to quantisation noise of a sine that fills 8 bits: 6.02 * 8 + 1.76."""
+
 _CORES = ("digital", "analog")
 """In the order of their colours."""
 
@@ -107,6 +110,7 @@ def fidelity_bars(report: JobReport) -> Markup:
         Bar(layer_name(layer), [(max(0.0, layer.sqnr_db or 0.0), _colour(layer))], f"{layer.sqnr_db:.1f} dB")
         for layer in layers
     ]
+    key = _key(report)
     return join(
         element(
             "p",
@@ -114,7 +118,7 @@ def fidelity_bars(report: JobReport) -> Markup:
             f"{report.sqnr.samples} calibration samples, compared with {report.sqnr.reference}. 20 dB are an error of "
             "a tenth of the signal, 6 dB one bit.",
         ),
-        bar_chart("Signal to quantisation noise", bars, key=_key(report)),
+        bar_chart("Signal to quantisation noise; 50 dB, all that 8 bits hold, fill a bar", bars, full=FULL_DB, key=key),
     )
 
 

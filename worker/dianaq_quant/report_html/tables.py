@@ -128,6 +128,10 @@ def facts(value: Mapping[str, Any], caption: str) -> Markup:
     return table(caption, ["what", ""], [[_words(str(name)), _wide(entry)] for name, entry in value.items()])
 
 
+MANY_FINDINGS = 12
+"""More than a screen of them is folded; the warnings above name the rules."""
+
+
 def findings_table(report: JobReport) -> Markup | None:
     """What the checks of the written files found, as far as the report says."""
     if not report.checks:
@@ -140,10 +144,10 @@ def findings_table(report: JobReport) -> Markup | None:
     ]
     words = f"Checked by every rule of its compiler, and nothing found: {', '.join(clean)}." if clean else None
     header = ["file", "what becomes of it", "rule", "where", "what was found", "what the rule says"]
-    return join(
-        element("p", words) if words else None,
-        table("Rules of the compilers that the files break", header, rows) if rows else None,
-    )
+    broken = table("Rules of the compilers that the files break", header, rows) if rows else None
+    if broken is not None and len(rows) > MANY_FINDINGS:
+        broken = details(f"{len(rows)} breaches of the compilers' rules", broken)
+    return join(element("p", words) if words else None, broken)
 
 
 def edits_summary(report: JobReport) -> Markup:
