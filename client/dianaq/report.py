@@ -178,6 +178,23 @@ class Memory(_Part):
     exceeded: list[Exceeded]
 
 
+class Deployed(_Part):
+    """What the network costs as one compiler gets it: channels that are padded for it cost as well."""
+
+    cost: Cost
+    memory: Memory
+
+
+class RemedyReport(_Part):
+    """What was rewritten at a place of the network for one compiler, or why it was not."""
+
+    dialect: str
+    editor: str
+    node: str
+    applied: bool
+    note: str
+
+
 class EditReport(_Part):
     """What an editor did at a place of the graph, or why it passed it over."""
 
@@ -239,6 +256,9 @@ class JobReport(_Part):
     sqnr: Sqnr | None = None
     cost: Cost | None = None
     memory: Memory | None = None
+    deployed: dict[str, Deployed] = {}
+    """By dialect, `htvm` and `dory`."""
+    remedies: list[RemedyReport] = []
     tensors: dict[str, dict[str, str]] = {}
     """By exported file, the user's layer that each of its tensors belongs to: those that hold layers' outputs."""
     interface: dict[str, Any] = {}

@@ -170,6 +170,16 @@ def test_every_layer_has_its_figures(outcome: Outcome) -> None:
     assert memory.weight_bytes == sum(layer.weight_bytes or 0 for layer in layers)
 
 
+def test_costs_are_told_as_each_compiler_gets_the_network(outcomes: dict[str, Outcome]) -> None:
+    report = read_report(outcomes["digital"].folder)
+    assert set(report.deployed) == {"htvm", "dory"}
+    for found in report.deployed.values():
+        assert report.cost is not None
+        assert report.memory is not None
+        assert found.cost.macs >= report.cost.macs
+        assert found.memory.total_bytes >= report.memory.total_bytes
+
+
 def test_what_passes_through_keeps_its_scale_and_shapes(outcomes: dict[str, Outcome]) -> None:
     layers = {layer.original: layer for layer in read_report(outcomes["digital"].folder).layers}
     assert layers["pool"].scale == layers["flat"].scale == layers["sum"].scale == layers["head"].input_scale
@@ -228,9 +238,9 @@ def dropped(**figures: float) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "layers", "memory", "words"),
+    ("accuracy", "layers", "exceeded", "words"),
     [
-        (GOOD, [{"name": "a", "float32_exact": True}], {"exceeded": []}, None),
+        (GOOD, [{"name": "a", "float32_exact": True}], [], None),
         ([], [], None, "no labels"),
         (dropped(top1=0.89), [], None, None),
         (dropped(top1=0.888), [], None, "accuracy goes from 90.00% (float) to 88.80%"),
@@ -242,26 +252,34 @@ def dropped(**figures: float) -> list[dict[str, Any]]:
         (
             GOOD,
             [],
-            {"exceeded": [{"layer": None, "memory": "l2", "bytes": 600_000, "limit": 512_000}]},
-            "need 600,000 bytes, more than the 512,000",
+            [{"layer": None, "memory": "l2", "bytes": 600_000, "limit": 512_000}],
+            "htvm: weights and activations need 600,000 bytes, more than the 512,000",
+        ),
+        (GOOD, [], [{"layer": "a", "memory": "l1_soc", "bytes": 130_000, "limit": 128_000}], None),
+        (
+            GOOD,
+            [],
+            [{"layer": "a", "memory": "l1_tvm", "bytes": 260_000, "limit": 256_000}],
+            "a need up to 260,000 bytes",
         ),
         (
             GOOD,
             [],
-            {
-                "exceeded": [
-                    {"layer": "a", "memory": "digital_weights", "bytes": 70_000, "limit": 65_536},
-                    {"layer": "b", "memory": "digital_weights", "bytes": 90_000, "limit": 65_536},
-                ]
-            },
-            "a, b: up to 90,000 bytes",
+            [
+                {"layer": "a", "memory": "digital_weights", "bytes": 70_000, "limit": 65_536},
+                {"layer": "b", "memory": "digital_weights", "bytes": 90_000, "limit": 65_536},
+            ],
+            "htvm: a, b need up to 90,000 bytes",
         ),
     ],
 )
 def test_warnings(
-    accuracy: list[dict[str, Any]], layers: list[dict[str, Any]], memory: dict[str, Any] | None, words: str | None
+    accuracy: list[dict[str, Any]],
+    layers: list[dict[str, Any]],
+    exceeded: list[dict[str, Any]] | None,
+    words: str | None,
 ) -> None:
-    found = warnings_of(accuracy, layers, memory, {})
+    found = warnings_of(accuracy, layers, {"htvm": {"memory": {"exceeded": exceeded or []}}}, {})
     assert len(found) == (words is not None)
     assert all(words in line for line in found if words)
 
@@ -269,7 +287,7 @@ def test_warnings(
 def test_rules_that_keep_a_file_from_its_chip_are_warnings() -> None:
     severities = {"a": "wrong", "b": "wrong", "c": "cpu", "d": "note", "e": "rejected"}
     findings = [{"rule": rule, "severity": severity} for rule, severity in severities.items()]
-    found = warnings_of(GOOD, [], None, {"htvm": [*findings, findings[0]], "dory": findings[2:4]})
+    found = warnings_of(GOOD, [], {}, {"htvm": [*findings, findings[0]], "dory": findings[2:4]})
     assert found == [
         "htvm/model.onnx: its compiler refuses it, by e",
         "htvm/model.onnx: its compiler takes it, and the chip computes something else, by a, b",

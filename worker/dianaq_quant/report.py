@@ -55,6 +55,7 @@ class Report:
     fidelity: Fidelity | None = None
     cost: dict[str, Any] | None = None
     memory: dict[str, Any] | None = None
+    deployed: dict[str, dict[str, Any]] = field(default_factory=dict)
     started_from: dict[str, Any] | None = None
     """The checkpoint that the job started from: its iteration, its file's sha256, the versions that wrote it."""
 
@@ -87,6 +88,11 @@ class Report:
             if entry["name"] in decibels:
                 entry["sqnr_db"] = decibels[entry["name"]]
         self.cost, self.memory = totals(network)
+
+    def add_deployed(self, dialect: str, network: IntegerNetwork) -> None:
+        """The network as a compiler gets it: what it costs there."""
+        cost, memory = totals(network)
+        self.deployed[dialect] = {"cost": cost, "memory": memory}
 
     def add_tensors(self, dialect: str, network: IntegerNetwork, tensors: Mapping[str, str]) -> None:
         """Where a dialect's file holds each layer's output.
@@ -125,6 +131,7 @@ class Report:
             "samples": self.samples,
             "cost": self.cost,
             "memory": self.memory,
+            "deployed": self.deployed,
             "sqnr": sqnr,
             "accuracy": self.accuracy,
             "training": self.training,
@@ -133,7 +140,7 @@ class Report:
             "layers": self.layers,
             "tensors": self.tensors,
             "edits": self.edits,
-            "warnings": [*self.warnings, *warnings_of(self.accuracy, self.layers, self.memory, self.checks)],
+            "warnings": [*self.warnings, *warnings_of(self.accuracy, self.layers, self.deployed, self.checks)],
             "notes": self.notes,
             "verification": self.verification,
             "checks": self.checks,

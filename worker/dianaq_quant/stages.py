@@ -151,6 +151,8 @@ def export(state: State) -> None:
         if isinstance(module, ExactConv2d | ExactLinear)
     }
     state.report.add_network(state.integer, state.scales, weight_ranges)
+    for dialect in ("htvm", "dory"):
+        state.report.add_deployed(dialect, state.integer)
     htvm, dory = state.files
     state.report.add_tensors("htvm", state.integer, htvm.tensors)
     state.report.add_tensors("dory", state.integer, dory.tensors)

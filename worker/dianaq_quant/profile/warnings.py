@@ -21,22 +21,27 @@ FEWEST_SAMPLES = 500
 """With fewer samples the standard error of an accuracy exceeds a point or so (of 90 %: 1.3 points)."""
 
 MEMORIES = {
-    "l2": "the chip's memory (L2)",
-    "l1_tvm": "the activation memory (L1) of Diana_TVM",
-    "l1_soc": "the activation memory (L1) of Diana_SoC",
-    "digital_weights": "the digital core's weight memory",
-    "analog_weights": "the analog array",
+    "htvm": {"l2": "the chip's memory (L2)", "l1_tvm": "the activation memory (L1) of Diana_TVM"},
+    "dory": {"l2": "the chip's memory (L2)", "l1_soc": "the activation memory (L1) of Diana_SoC"},
 }
+"""Memories that a dialect's compiler lays the network out in."""
+
+WEIGHT_MEMORIES = {"digital_weights": "the digital core's weight memory", "analog_weights": "the analog array"}
 
 
 def warnings_of(
     accuracy: Sequence[Mapping[str, Any]],
     layers: Sequence[Mapping[str, Any]],
-    memory: Mapping[str, Any] | None,
+    deployed: Mapping[str, Mapping[str, Any]],
     checks: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> list[str]:
-    """Sentences without a full stop; empty where nothing stands out."""
-    return [*_accuracy(accuracy), *_checks(checks), *_memory(memory), *_accumulators(layers)]
+    """Sentences without a full stop; empty where nothing stands out.
+
+    Args:
+        accuracy, layers, deployed, checks: the report's entries of these names.
+    """
+    memory = [line for dialect, found in deployed.items() for line in _memory(dialect, found["memory"])]
+    return [*_accuracy(accuracy), *_checks(checks), *memory, *_accumulators(layers)]
 
 
 def _checks(checks: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
@@ -78,20 +83,20 @@ def _accuracy(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     return found
 
 
-def _memory(memory: Mapping[str, Any] | None) -> list[str]:
-    exceeded = memory["exceeded"] if memory else []
+def _memory(dialect: str, memory: Mapping[str, Any]) -> list[str]:
     found = []
-    for name, words in MEMORIES.items():
-        entries = [entry for entry in exceeded if entry["memory"] == name]
+    for name, words in {**MEMORIES[dialect], **WEIGHT_MEMORIES}.items():
+        entries = [entry for entry in memory["exceeded"] if entry["memory"] == name]
         if not entries:
             continue
         worst = max(entries, key=lambda entry: int(entry["bytes"]))
         limit = f"{worst['limit']:,} bytes of {words}"
         if worst["layer"] is None:
-            found.append(f"weights and activations need {worst['bytes']:,} bytes, more than the {limit}")
+            found.append(f"{dialect}: weights and activations need {worst['bytes']:,} bytes, more than the {limit}")
         else:
             names = ", ".join(str(entry["layer"]) for entry in entries)
-            found.append(f"{names}: up to {worst['bytes']:,} bytes, more than the {limit}; the compiler has to tile")
+            need = f"up to {worst['bytes']:,} bytes, more than the {limit}"
+            found.append(f"{dialect}: {names} need {need}, so that the compiler has to tile")
     return found
 
 

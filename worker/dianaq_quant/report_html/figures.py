@@ -175,7 +175,25 @@ def cost_bars(report: JobReport) -> Markup:
     )
     if missing:
         words += f" There is none of pooling, additions and flattening, which count as nothing: {missing}."
-    return join(element("p", words), element("div", *charts, class_="plots"), _limits(report))
+    return join(element("p", words), element("div", *charts, class_="plots"), _deployed(report), _limits(report))
+
+
+def _deployed(report: JobReport) -> Markup | None:
+    """The totals of the network as each compiler gets it."""
+    rows: list[list[Content]] = [
+        [
+            dialect,
+            si(found.cost.latency_s, "s"),
+            si(found.cost.energy_j, "J"),
+            f"{found.cost.macs:,}",
+            f"{found.memory.weight_bytes:,}",
+            f"{found.memory.peak_activation_bytes:,}",
+        ]
+        for dialect, found in report.deployed.items()
+    ]
+    header = ["file for", "latency", "energy", "MACs", "weight bytes", "activation bytes, peak"]
+    caption = "The network as each compiler gets it, channels that are padded for it included"
+    return table(caption, header, rows, numeric=range(1, 6)) if rows else None
 
 
 _MEMORIES = {

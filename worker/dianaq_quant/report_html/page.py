@@ -26,6 +26,7 @@ def report_page(report: JobReport, files: Mapping[str, int]) -> str:
         files: size in bytes of each of the bundle's files, by path.
     """
     sweep, placement = figures.noise_plot(report), tables.placement_table(report)
+    remedies = tables.remedies_table(report)
     sections = [
         section("Warnings", "warnings", _sentences(report.warnings, "Nothing stands out.")),
         section("Accuracy", "accuracy", tables.accuracy_table(report)),
@@ -35,6 +36,7 @@ def report_page(report: JobReport, files: Mapping[str, int]) -> str:
         section("Where precision is lost", "precision", figures.fidelity_bars(report)),
         section("Cost and memory", "cost", figures.cost_bars(report)),
         section("Placement by the compilers", "placement", placement) if placement else None,
+        section("What was changed for the compilers", "remedies", remedies) if remedies else None,
         section("Weights", "weights", figures.weight_histograms(report)),
         section("Noise in the converters", "noise", sweep) if sweep else None,
         section("Notes", "notes", _sentences(report.notes, "There are none.")),

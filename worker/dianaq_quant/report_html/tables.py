@@ -128,6 +128,19 @@ def facts(value: Mapping[str, Any], caption: str) -> Markup:
     return table(caption, ["what", ""], [[_words(str(name)), _wide(entry)] for name, entry in value.items()])
 
 
+def remedies_table(report: JobReport) -> Markup | None:
+    """What was rewritten for each compiler, and what could not be."""
+    if not report.remedies:
+        return None
+    rows: list[list[Content]] = [
+        [r.dialect, r.editor, r.node, "applied" if r.applied else "passed over", _wide(r.note or NONE)]
+        for r in report.remedies
+    ]
+    listed = table("Remedies, each of which leaves the network's integers as they are",
+                   ["file for", "remedy", "where", "", "what"], rows)  # fmt: skip
+    return listed if len(rows) <= MANY_FINDINGS else details(plural(len(rows), "remedy", "remedies"), listed)
+
+
 MANY_FINDINGS = 12
 """More than a screen of them is folded; the warnings above name the rules."""
 

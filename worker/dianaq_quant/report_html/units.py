@@ -50,6 +50,6 @@ def dimensions(shape: list[int] | tuple[int, ...]) -> str:
     return f" {TIMES} ".join(map(str, shape))
 
 
-def plural(count: int, what: str) -> str:
+def plural(count: int, what: str, many: str | None = None) -> str:
     """`1 warning`, `2 warnings`, `no warnings`."""
-    return f"{count or 'no'} {what}{'' if count == 1 else 's'}"
+    return f"{count or 'no'} {what if count == 1 else many or what + 's'}"
