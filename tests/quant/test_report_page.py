@@ -249,7 +249,7 @@ def test_what_the_checks_found_is_shown(bundles: dict[str, Path]) -> None:
 
 
 def test_remedies_are_shown_where_there_were_any(bundles: dict[str, Path]) -> None:
-    data = data_of(bundles["mixed"])
+    data = data_of(bundles["mixed"]) | {"remedies": []}
     assert "What was changed for the compilers" not in page_of(data)
     remedy = {"dialect": "htvm", "editor": "PadChannels", "node": "head", "applied": True, "note": "3 to 4"}
     rows = Page(page_of({**data, "remedies": [remedy, {**remedy, "applied": False}]})).table("Remedies")
@@ -262,7 +262,7 @@ def test_costs_of_both_files_are_shown(bundles: dict[str, Path]) -> None:
     data["deployed"]["dory"]["cost"]["macs"] = 123456
     rows = Page(page_of(data)).table("The network as each compiler gets it")
     assert [row[0] for row in rows[1:]] == ["htvm", "dory"]
-    assert [row[3] for row in rows[1:]] == [f"{data['cost']['macs']:,}", "123,456"]
+    assert [row[3] for row in rows[1:]] == [f"{data['deployed']['htvm']['cost']['macs']:,}", "123,456"]
 
 
 def test_long_lists_are_folded(bundles: dict[str, Path]) -> None:

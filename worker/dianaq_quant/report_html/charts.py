@@ -24,7 +24,7 @@ TICKS = 5
 
 
 LARGEST = 1e100
-"""Beyond it float64 has no room left for the arithmetic of axes."""
+"""Beyond it, and below its reciprocal, float64 has no room left for the arithmetic of axes."""
 
 SMALLEST_SPREAD = 1e-9
 """Relative to the values: below it they count as one, and float64 has digits to spare."""
@@ -88,9 +88,11 @@ class _Axis:
 def _ticks(values: Sequence[float], highest: float = math.inf) -> list[float]:
     """Round numbers around some values, at least two; none beyond the highest."""
     low, high = min(values), max(values)
-    spread = high - low
-    if spread <= SMALLEST_SPREAD * max(abs(low), abs(high)):
-        spread = abs(high) or 1.0
+    spread, size = high - low, max(abs(low), abs(high))
+    if size < 1 / LARGEST:
+        spread = 1.0
+    elif spread <= SMALLEST_SPREAD * size:
+        spread = size
     rough = spread / TICKS
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * 0.999)

@@ -175,7 +175,7 @@ def cost_bars(report: JobReport) -> Markup:
     )
     if missing:
         words += f" There is none of pooling, additions and flattening, which count as nothing: {missing}."
-    return join(element("p", words), element("div", *charts, class_="plots"), _deployed(report), _limits(report))
+    return join(element("p", words), element("div", *charts, class_="plots two"), _deployed(report), _limits(report))
 
 
 def _deployed(report: JobReport) -> Markup | None:

@@ -25,6 +25,7 @@ a { color: var(--c0); }
 .cards dd { margin: 0; font-size: 1.25rem; font-weight: 600; font-variant-numeric: tabular-nums; }
 .cards dd + dd { font-size: .85rem; font-weight: 400; color: var(--soft); }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 1rem 2rem; }
+.two { grid-template-columns: repeat(auto-fit, minmax(min(28rem, 100%), 1fr)); }
 .small { grid-template-columns: repeat(auto-fill, minmax(min(13rem, 100%), 1fr)); }
 figure { margin: 0; min-width: 0; }
 figcaption { margin-bottom: .25rem; }
