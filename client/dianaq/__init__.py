@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dianaq.quantisers import InitStrategy, QuantiserRule, Quantisers, QuantiserSpec
     from dianaq.ranges import QRange
     from dianaq.recipe import Calibration, PostTraining, Recipe, Training
+    from dianaq.report import JobReport, read_report
     from dianaq.resources import Artifact, Dataset, Job, Model, ModelInfo, WeightsInfo
     from dianaq.spec import JobSpec, NetworkInterface, Preprocessing, ZooModel
 
@@ -46,6 +47,7 @@ __all__ = [
     "JobCancelled",
     "JobFailed",
     "JobHandle",
+    "JobReport",
     "JobSpec",
     "Model",
     "ModelInfo",
@@ -65,6 +67,7 @@ __all__ = [
     "WeightsInfo",
     "ZooModel",
     "__version__",
+    "read_report",
 ]
 
 _HOMES = {
@@ -73,6 +76,7 @@ _HOMES = {
     "cores": ("AnalogWeights", "CoreMapping", "Noise", "NoiseSweep", "Target"),
     "quantisers": ("InitStrategy", "QuantiserRule", "QuantiserSpec", "Quantisers"),
     "ranges": ("QRange",),
+    "report": ("JobReport", "read_report"),
     "resources": ("Artifact", "Dataset", "Job", "Model", "ModelInfo", "WeightsInfo"),
     "recipe": ("Calibration", "PostTraining", "Recipe", "Training"),
     "spec": ("JobSpec", "NetworkInterface", "Preprocessing", "ZooModel"),

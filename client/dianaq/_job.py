@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from dianaq._display import Display
 from dianaq._transport import Transport
 from dianaq.errors import Conflict, JobCancelled, JobFailed, ServiceError
 from dianaq.events import TERMINAL_STATES, Event, State
+from dianaq.report import REPORT, JobReport, read_report
 from dianaq.resources import Artifact, Job
 
 
@@ -115,13 +117,29 @@ class JobHandle:
         """
         folder = Path(out_dir)
         _bundle.check_replaceable(folder.expanduser().resolve(), overwrite=overwrite)
-        archive = next((a for a in self.artifacts() if a.path == _bundle.ARCHIVE), None)
-        if archive is None:
-            raise Conflict(f"job {self.id} is {self.refresh().state} and has no bundle; only succeeded jobs have one")
+        archive = self._artifact(_bundle.ARCHIVE)
         with _bundle.complete_or_absent(folder, overwrite=overwrite) as fresh:
             self._fetch(archive, fresh / _bundle.ARCHIVE)
             _bundle.unpack(fresh / _bundle.ARCHIVE, fresh)
         return folder
+
+    def report(self) -> JobReport:
+        """What the job measured and did: its `report.json`, typed.
+
+        Raises:
+            Conflict: the job has no bundle.
+            ServiceError: what arrived is not what the service listed, or a report that this version does not read.
+        """
+        artifact = self._artifact(REPORT)
+        with tempfile.TemporaryDirectory() as folder:
+            self._fetch(artifact, Path(folder) / REPORT)
+            return read_report(folder)
+
+    def _artifact(self, path: str) -> Artifact:
+        found = next((a for a in self.artifacts() if a.path == path), None)
+        if found is None:
+            raise Conflict(f"job {self.id} is {self.refresh().state} and has no bundle; only succeeded jobs have one")
+        return found
 
     @property
     def _path(self) -> str:

@@ -57,7 +57,7 @@ class FakeService:
         streams: whether the event stream works at all.
         on_stream_end: called whenever a stream has ended.
         answer: problem with which every request is answered.
-        bundle: the artifact; `listed_sha256` is what the listing says of it.
+        bundle: the content of `artifact`; `listed_sha256` is what the listing says of it.
     """
 
     def __init__(self) -> None:
@@ -69,6 +69,7 @@ class FakeService:
         self.on_stream_end: Callable[[], None] = lambda: None
         self.answer: Problem | tuple[int, str] | None = None
         self.bundle = make_bundle({"report.json": b'{"accuracy": []}'})
+        self.artifact = "bundle.zip"
         self.listed_sha256: str | None = None
         self.uploads: dict[str, bytes] = {}
         self.requests: list[str] = []
@@ -171,7 +172,7 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
                 )
             elif path == "/v1/jobs/job_1/artifacts":
                 digest = service.listed_sha256 or hashlib.sha256(service.bundle).hexdigest()
-                bundle = {"path": "bundle.zip", "size": len(service.bundle), "sha256": digest}
+                bundle = {"path": service.artifact, "size": len(service.bundle), "sha256": digest}
                 self._json([bundle] if service.job.state == "succeeded" else [])
             else:
                 self._refuse(Problem(type="not-found", title="No such thing", detail=f"no {path}", status=404))

@@ -272,6 +272,9 @@ def test_schema_and_version_need_no_service(
 ) -> None:
     monkeypatch.delenv("DIANAQ_URL")
     assert "preprocessing" in json.loads(run(capsys, "schema")[1])["properties"]
+    assert run(capsys, "schema", "job")[1] == run(capsys, "schema")[1]
+    assert "noise_sweep" in json.loads(run(capsys, "schema", "report")[1])["properties"]
+    assert run(capsys, "schema", "network")[0] == 2
     assert run(capsys, "version")[1].startswith("dianaq ")
     assert "dianaq up" in run(capsys, "jobs", "list")[2]
 

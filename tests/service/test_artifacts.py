@@ -35,6 +35,21 @@ def test_listing_and_download(api: Api, job: str) -> None:
         assert response.headers["ETag"] == f'"{artifact.sha256}"'
 
 
+def test_a_page_is_handed_out_as_a_file_that_no_browser_runs(api: Api) -> None:
+    job = str(api.submit()["id"])
+    folder = api.services.storage.artifacts(job, 1)
+    folder.mkdir(parents=True)
+    (folder / "report.html").write_bytes(b"<script>alert(1)</script>")
+    api.put_in_state(job, "succeeded", attempt=1)
+    with api.services.database.write() as session:
+        repository.add(session, job, repository.scan(folder))
+    headers = api.client.get(f"/v1/jobs/{job}/artifacts/report.html").headers
+    assert headers["Content-Disposition"] == 'attachment; filename="report.html"'
+    assert headers["Content-Type"] == "application/octet-stream"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Content-Security-Policy"].startswith("sandbox; default-src 'none'")
+
+
 def test_a_job_that_has_not_ended_has_none(api: Api) -> None:
     job = api.submit()["id"]
     assert api.client.get(f"/v1/jobs/{job}/artifacts").json() == []

@@ -57,6 +57,7 @@ def test_health_and_schema_need_no_key(api: Api) -> None:
     schema = api.client.get("/v1/schemas/job-spec").json()
     assert {"model", "dataset"} <= set(schema["required"])
     assert "float" in schema["$defs"]["Recipe"]["properties"]
+    assert {"layers", "accuracy"} <= set(api.client.get("/v1/schemas/report").json()["required"])
     assert "/v1/jobs/{job_id}/events/stream" in api.client.get("/v1/openapi.json").json()["paths"]
 
 

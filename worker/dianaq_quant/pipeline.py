@@ -20,6 +20,7 @@ from dianaq_quant.checkpoint import load
 from dianaq_quant.graph import Editor, run_editors
 from dianaq_quant.readme import bundle_readme
 from dianaq_quant.report import Report
+from dianaq_quant.report_html import report_page
 from dianaq_quant.stages import STAGES, assign
 from dianaq_quant.starting import check_start
 from dianaq_quant.state import State
@@ -78,8 +79,10 @@ def run(
             stage(state)
             report.timings[name] = time.monotonic() - start
             emit(StageBody(stage=name, status="finished", seconds=round(report.timings[name], 3)))
+        files = {p.relative_to(folder).as_posix(): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
         (folder / "report.json").write_text(json.dumps(report.as_json(), indent=2) + "\n")
-        (folder / "README.md").write_text(bundle_readme(report))
+        (folder / "report.html").write_text(report_page(report.as_model(), files), encoding="utf-8")
+        (folder / "README.md").write_text(bundle_readme(report, files))
     return state
 
 

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dianaq.figures import FIGURES, figures_of, written
+from dianaq_quant.bundle_files import described
 from dianaq_quant.report import Report
+from dianaq_quant.report_html.units import si
 
 
-def bundle_readme(report: Report) -> str:
-    """The text, from what the job measured."""
+def bundle_readme(report: Report, files: Iterable[str]) -> str:
+    """The text, from what the job measured.
+
+    Args:
+        files: paths of the bundle's files, those excepted that are made last.
+    """
     checked = report.verification
+    boot = " --boot_analog" if any(layer.get("core") == "analog" for layer in report.layers) else ""
     return f"""# Integer network for DIANA
 
 | file | what it is |
 |---|---|
-| `htvm/model.onnx` | the network for HTVM: plain ONNX, integers in float32 tensors; runs in onnxruntime |
-| `htvm/input.npy`, `htvm/output.npy` | one input and the network's output for it |
-| `dory/model.onnx`, `dory/dory.json` | the network for DORY (Quantlab front end), and its configuration |
-| `dory/input.txt`, `dory/out_layer*.txt` | the same sample as integers, and every layer's output |
-| `golden/` | every layer's output for {_golden(report)}, as int8 arrays and, per sample, in DORY's text form; \
-`checksums.json` holds the sums of bytes that DORY computes |
-| `checkpoints/<iteration>.pt` | the network after each iteration of this job; another job can start from one |
-| `report.json` | accuracies, layers, scales, edits, versions, timings |
-| `manifest.json` | sha256 of every file, and the job's specification |
+{_files(files)}
+Open `report.html` in a browser to see whether to deploy the network.
 
 ## Accuracy
 {_accuracy(report)}{_noise(report)}
@@ -35,21 +35,50 @@ Every layer's output agreed bit for bit on {checked["data_samples"]} data sample
 {checked["random_samples"]} random ones in: {", ".join(checked["executions"])}.
 The compilers and the chip were not run.
 
-`python -m dianaq.run htvm/model.onnx htvm/input.npy` repeats the execution in numpy, without onnxruntime \
-(`pip install "dianaq[inspection]"`), and `dianaq compare` tells where two bundles first differ.
+## What cannot be verified off the chip
+- What the compilers' generated code computes: they accept some files that they then compile wrongly. The golden vectors
+  are there to compare the chip's outputs with, layer by layer.
+- Time and energy: {_cost(report)}
+- The analog core's converters: they are computed here without noise, and no noise model of the chip is published.
+
+## Run it without a compiler
+```sh
+python -m dianaq.run htvm/model.onnx htvm/input.npy   # integers only: pip install "dianaq[inspection]"
+```
+The output must be that of `htvm/output.npy`; `dianaq compare` tells where two bundles first differ.
+In onnxruntime `htvm/model.onnx` runs as it is; `dory/model.onnx` runs
+there without DORY's attributes, which ONNX does not know.
 
 ## Handing it on
-- HTVM: pass `htvm/model.onnx` to its driver. The folder holds no other `.npy` files, because HTVM loads every one.
-- DORY: pass `dory/dory.json` to `network_generate.py`, front end Quantlab. At the time of writing DORY's rewriter for
-  a power-of-two requantisation without an addition (its rule `Relu`) raises `NameError`: in
-  `Frontend_frameworks/Quantlab/Pattern_rewriter.py`, in `Relu_pattern_rewriter`, the line that assigns
+- HTVM, from its folder (it loads every `.npy` beside the model, so leave `htvm/` as it is):
+  ```sh
+  python diana/byoc/driver.py --onnx <bundle>/htvm/model.onnx --no-run{boot}
+  ```
+- DORY, from its folder; the other target is `Diana.Diana_TVM`:
+  ```sh
+  python network_generate.py Quantlab Diana.Diana_SoC <bundle>/dory/dory.json
+  ```
+  At the time of writing DORY's rewriter for a power-of-two requantisation without an addition (its rule `Relu`) raises
+  `NameError`: in `Frontend_frameworks/Quantlab/Pattern_rewriter.py`, in `Relu_pattern_rewriter`, the line that assigns
   `output_activation_type` must name `DORY_Relu_node`.
-{_notes(report)}"""
+{_warnings(report)}{_notes(report)}"""
 
 
-def _golden(report: Report) -> str:
-    count = min(report.spec.golden.samples, report.samples["calibration"])
-    return "one sample" if count == 1 else f"{count} samples"
+def _files(files: Iterable[str]) -> str:
+    """The files' rows of a table."""
+    return "".join(f"| `{pattern}` | {words} |\n" for pattern, words in described(files).items())
+
+
+def _cost(report: Report) -> str:
+    """What the model says of both, and what it leaves out."""
+    cost, memory = report.cost, report.memory
+    if cost is None or memory is None:
+        return "not computed."
+    return (
+        f"by the published ODiMO model {si(cost['latency_s'], 's')} and {si(cost['energy_j'], 'J')} for a sample at "
+        f"260 MHz, without pooling and additions. Memory: {memory['weight_bytes']:,} bytes of weights and at most "
+        f"{memory['peak_activation_bytes']:,} of activations, of {memory['limits']['l2']:,}."
+    )
 
 
 def _accuracy(report: Report) -> str:
@@ -114,8 +143,13 @@ def _noise(report: Report) -> str:
     )
 
 
+def _warnings(report: Report) -> str:
+    warnings = report.as_model().warnings
+    return "\n## Warnings\n" + "".join(f"- {warning}.\n" for warning in warnings) if warnings else ""
+
+
 def _notes(report: Report) -> str:
-    return "".join(f"- {note}.\n" for note in report.notes)
+    return "\n## Notes\n" + "".join(f"- {note}.\n" for note in report.notes) if report.notes else ""
 
 
 _MEANING = {

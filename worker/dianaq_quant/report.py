@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,17 +15,21 @@ import torch
 
 from dianaq import __version__
 from dianaq.events import MetricsBody, Stage
+from dianaq.ranges import QRange
+from dianaq.report import FORMAT, JobReport
 from dianaq.spec import JobSpec
+from dianaq_quant.export.check import Checked
 from dianaq_quant.export.layers import IntegerNetwork, Layer
 from dianaq_quant.graph import Edit
 from dianaq_quant.modules.exact import Requantisation
 from dianaq_quant.modules.integer import IntegerAnalogConv2d
+from dianaq_quant.profile.cost import layer_cost, layer_memory, totals
+from dianaq_quant.profile.fidelity import Fidelity
+from dianaq_quant.profile.warnings import warnings_of
+from dianaq_quant.profile.weights import histogram
 from dianaq_quant.targets.diana import FLOAT32_EXACT_LIMIT
 from dianaq_quant.training.tasks import Figures
 from dianaq_quant.verify import Verification
-
-FORMAT = 1
-"""Version of the report's structure; raised when a reader of the former one would misread it."""
 
 
 @dataclass
@@ -38,6 +43,8 @@ class Report:
     notes: list[str] = field(default_factory=list)
     remedies: list[dict[str, Any]] = field(default_factory=list)
     """What the exported networks were rewritten to, per compiler, and what could not be."""
+    warnings: list[str] = field(default_factory=list)
+    """Those of the stages; what follows from the figures is added when the report is written."""
     timings: dict[str, float] = field(default_factory=dict)
     layers: list[dict[str, Any]] = field(default_factory=list)
     interface: dict[str, Any] = field(default_factory=dict)
@@ -48,6 +55,10 @@ class Report:
     """By dialect, what its contract's check found in the written file."""
     samples: dict[str, int] = field(default_factory=dict)
     noise_sweep: list[dict[str, Any]] = field(default_factory=list)
+    fidelity: Fidelity | None = None
+    cost: dict[str, Any] | None = None
+    memory: dict[str, Any] | None = None
+    deployed: dict[str, dict[str, Any]] = field(default_factory=dict)
     started_from: dict[str, Any] | None = None
     """The checkpoint that the job started from: its iteration, its file's sha256, the versions that wrote it."""
 
@@ -71,8 +82,54 @@ class Report:
         """What was compared."""
         self.verification = asdict(verification)
 
+    def add_network(
+        self,
+        network: IntegerNetwork,
+        scales: Mapping[str, float | Requantisation],
+        weight_ranges: Mapping[str, QRange],
+    ) -> None:
+        """The exported network: its layers one by one, what it costs, and the memory it takes."""
+        decibels = self.fidelity.decibels if self.fidelity else {}
+        self.layers = describe_layers(network, scales, weight_ranges)
+        for entry in self.layers:
+            if entry["name"] in decibels:
+                entry["sqnr_db"] = decibels[entry["name"]]
+        self.cost, self.memory = totals(network)
+
+    def add_deployed(self, dialect: str, network: IntegerNetwork) -> None:
+        """The network as a compiler gets it: what it costs there."""
+        cost, memory = totals(network)
+        self.deployed[dialect] = {"cost": cost, "memory": memory}
+
+    def add_checks(self, checked: Checked, parts: Mapping[str, str]) -> None:
+        """What the check of a written file found, and where its compiler runs each layer.
+
+        Args:
+            parts: the layer that each of the file's nodes is a part of.
+        """
+        dialect = str(checked.dialect)
+        self.checks[dialect] = checked.as_json()["findings"]
+        entries = {entry["name"]: entry for entry in self.layers}
+        for layer in checked.layers:
+            placement = entries[parts[layer.name]].setdefault("placement", {})
+            former = placement.get(dialect, {"offloaded": True, "reasons": []})
+            placement[dialect] = {
+                "offloaded": former["offloaded"] and layer.offloaded,
+                "reasons": [*former["reasons"], *layer.reasons],
+            }
+        offloaded = sum(layer.offloaded for layer in checked.layers)
+        self.deployed[dialect] |= {"layers": len(checked.layers), "offloaded": offloaded}
+
+    def as_model(self) -> JobReport:
+        """The report as its readers get it."""
+        return JobReport.model_validate(self._plain())
+
     def as_json(self) -> dict[str, Any]:
-        """The report as plain data."""
+        """The report as plain data, written by the model that reads it."""
+        return self.as_model().model_dump(mode="json", exclude_unset=True)
+
+    def _plain(self) -> dict[str, Any]:
+        sqnr = self.fidelity and {"samples": self.fidelity.samples, "reference": self.fidelity.reference}
         return {
             "format": FORMAT,
             "spec": self.spec.model_dump(mode="json", by_alias=True),
@@ -89,6 +146,10 @@ class Report:
             "device": "cpu",
             "threads": torch.get_num_threads(),
             "samples": self.samples,
+            "cost": self.cost,
+            "memory": self.memory,
+            "deployed": self.deployed,
+            "sqnr": sqnr,
             "accuracy": self.accuracy,
             "training": self.training,
             "noise_sweep": self.noise_sweep,
@@ -97,6 +158,7 @@ class Report:
             "tensors": self.tensors,
             "edits": self.edits,
             "remedies": self.remedies,
+            "warnings": [*self.warnings, *warnings_of(self.accuracy, self.layers, self.deployed, self.checks)],
             "notes": self.notes,
             "verification": self.verification,
             "checks": self.checks,
@@ -104,25 +166,50 @@ class Report:
         }
 
 
-def describe_layers(network: IntegerNetwork, scales: Mapping[str, float | Requantisation]) -> list[dict[str, Any]]:
+def describe_layers(
+    network: IntegerNetwork,
+    scales: Mapping[str, float | Requantisation],
+    weight_ranges: Mapping[str, QRange] | None = None,
+) -> list[dict[str, Any]]:
     """One entry per exported operation.
 
     Args:
-        scales: per layer name, its requantisation or (where nothing is requantised) its output scale.
+        scales: per layer name, its requantisation or (where nothing is requantised) its output scale; an operation
+            without one passes on the scale and the range of what it reads.
+        weight_ranges: per layer name, the integers that its weights could take.
     """
-    entries: list[dict[str, Any]] = [
-        {
+    qrange = network.entrance.qrange
+    entries: dict[str, dict[str, Any]] = {
+        "input": {
             "name": "input",
             "operation": "quantise",
             "shape": list(network.input_shape),
-            "range": [network.entrance.qrange.lo, network.entrance.qrange.hi],
-            "scale": network.entrance.scale,
+            "range": [qrange.lo, qrange.hi],
+            **_scale("scale", network.entrance.scale),
         }
-    ]
-    return entries + [_describe(layer, scales) for layer in network.layers]
+    }
+    memory = layer_memory(network)
+    for layer in network.layers:
+        passed = {key: value for key, value in entries[layer.inputs[0]].items() if key in _PASSED}
+        entry = passed | _describe(layer, scales, weight_ranges or {})
+        entry["input_shapes"] = [entries[name]["shape"] for name in layer.inputs]
+        entries[layer.name] = entry | layer_cost(layer) | memory[layer.name]
+    return list(entries.values())
 
 
-def _describe(layer: Layer, scales: Mapping[str, float | Requantisation]) -> dict[str, Any]:
+_PASSED = ("range", "scale", "scale_log2")
+"""What pooling and flattening leave as it is."""
+
+
+def _scale(name: str, value: float) -> dict[str, Any]:
+    """A scale, and its exponent where it is a power of two."""
+    mantissa, exponent = math.frexp(value)
+    return {name: value, f"{name}_log2": exponent - 1} if mantissa == 0.5 else {name: value}
+
+
+def _describe(
+    layer: Layer, scales: Mapping[str, float | Requantisation], weight_ranges: Mapping[str, QRange]
+) -> dict[str, Any]:
     module, scale = layer.module, scales.get(layer.name)
     entry: dict[str, Any] = {
         "name": layer.name,
@@ -134,13 +221,13 @@ def _describe(layer: Layer, scales: Mapping[str, float | Requantisation]) -> dic
     if isinstance(scale, Requantisation):
         entry |= {
             "core": "analog" if isinstance(module, IntegerAnalogConv2d) else "digital",
-            "scale": scale.out_scale,
-            "input_scale": scale.in_scale,
+            **_scale("scale", scale.out_scale),
+            **_scale("input_scale", scale.in_scale),
             "shift": scale.shift,
             "range": [scale.qrange.lo, scale.qrange.hi],
         }
     elif scale is not None:
-        entry["scale"] = scale
+        entry |= _scale("scale", scale)
     weight = getattr(module, "weight", None)
     if isinstance(weight, torch.Tensor) and isinstance(scale, Requantisation):
         bound = float(module.bound)  # type: ignore[arg-type]
@@ -153,11 +240,12 @@ def _describe(layer: Layer, scales: Mapping[str, float | Requantisation]) -> dic
                 "zero_weights": round(float((weight == 0).double().mean()), 4),
             }
         else:
-            entry["weight_scale"] = scale.weight_scale
+            entry |= _scale("weight_scale", scale.weight_scale)
         entry |= {
             "weight_range": [int(weight.min()), int(weight.max())],
             "weight_shape": list(weight.shape),
             "accumulator_bound": bound,
             "float32_exact": bound < FLOAT32_EXACT_LIMIT,
+            "weights": histogram(weight, weight_ranges.get(layer.name)),
         }
     return entry

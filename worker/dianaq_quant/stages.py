@@ -24,7 +24,7 @@ from dianaq_quant.importers import import_network, interface_of
 from dianaq_quant.interface import border_note, check_pixels, describe_interface
 from dianaq_quant.modules.adc import converters, disturb, silence
 from dianaq_quant.modules.exact import ExactAdd, ExactAnalogConv2d, ExactConv2d, ExactLinear
-from dianaq_quant.report import describe_layers
+from dianaq_quant.profile.fidelity import fidelity
 from dianaq_quant.starting import origin_of
 from dianaq_quant.state import State
 from dianaq_quant.targets.diana import TERNARY
@@ -106,12 +106,16 @@ def hardware_exact(state: State) -> None:
     if recipe.post_training.bias_correction:
         correct_biases(state.network, reference, data.calibration, data.normalise)
     _train(state, "hardware_exact")
+    if not recipe.hardware_exact.epochs:  # else the network has moved away from the reference
+        state.report.fidelity = fidelity(state.network, data.calibration, data.normalise, reference)
 
 
 def integerise_(state: State) -> None:
     """Integers only, after a last look at the exact network under noise; it is kept for the verification."""
     if state.spec.recipe.noise_sweep is not None:
         _sweep(state, state.spec.recipe.noise_sweep)
+    if state.report.fidelity is None:
+        state.report.fidelity = fidelity(state.network, state.loaded.calibration, state.loaded.normalise)
     exact = copy.deepcopy(state.network)
     state.scales = {
         str(node.target): module.requantise
@@ -154,7 +158,14 @@ def export(state: State) -> None:
     write_golden(dory, state.files[1].fused, state.folder / "golden", golden, fed, given)
     if len(samples) < wanted:
         state.note(f"golden.samples is {wanted}, and there are {len(samples)} calibration samples to take them from")
-    state.report.layers = describe_layers(state.integer, state.scales)
+    weight_ranges = {
+        str(node.target): module.weight_range
+        for node, module in calls(state.network, ExactConv2d, ExactLinear)
+        if isinstance(module, ExactConv2d | ExactLinear)
+    }
+    state.report.add_network(state.integer, state.scales, weight_ranges)
+    for dialect, network in state.deployed.items():
+        state.report.add_deployed(dialect, network)
     by_htvm, by_dory = state.files
     state.report.tensors = {"htvm/model.onnx": by_htvm.originals, "dory/model.onnx": by_dory.originals}
     state.report.interface = describe_interface(state.integer, state.loaded.normalise, state.deployed)
@@ -174,8 +185,8 @@ def verify_(state: State) -> None:
     """The written files keep their contracts, and all executions agree bit for bit, or the job fails."""
     assert state.integer is not None
     assert state.files is not None
-    for checked in check_contracts(state.folder):
-        state.report.checks[str(checked.dialect)] = checked.as_json()["findings"]
+    for checked, file in zip(check_contracts(state.folder), state.files, strict=True):
+        state.report.add_checks(checked, file.parts)
         for note in breaches(checked):
             state.note(note)
     data = state.loaded

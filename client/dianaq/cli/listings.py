@@ -7,6 +7,7 @@ import argparse
 from dianaq import __version__
 from dianaq.cli.tables import print_json, shape, size, table, when
 from dianaq.client import Client
+from dianaq.report import report_schema
 from dianaq.resources import ModelInfo
 from dianaq.spec import JobSpec
 
@@ -20,7 +21,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         parser = commands.add_parser("list", help=f"{name}, newest first")
         parser.add_argument("--json", action="store_true", help="as JSON")
         parser.set_defaults(run=run)
-    subparsers.add_parser("schema", help="JSON Schema of the job specification").set_defaults(run=schema)
+    parser = subparsers.add_parser("schema", help="JSON Schema of the job specification, or of report.json")
+    parser.add_argument("what", nargs="?", choices=("job", "report"), default="job", help="default: job")
+    parser.set_defaults(run=schema)
     subparsers.add_parser("version", help="version of this program").set_defaults(run=version)
 
 
@@ -59,7 +62,7 @@ def list_datasets(args: argparse.Namespace) -> int:
 
 
 def schema(args: argparse.Namespace) -> int:
-    print_json(JobSpec.model_json_schema(by_alias=True))
+    print_json(report_schema() if args.what == "report" else JobSpec.model_json_schema(by_alias=True))
     return 0
 
 

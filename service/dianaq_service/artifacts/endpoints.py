@@ -26,5 +26,11 @@ def download_artifact(services: ServicesDep, owner: Owner, job_id: str, path: st
         file,
         filename=file.name,
         media_type="application/octet-stream",
-        headers={"ETag": f'"{artifact.sha256}"', "X-Content-Type-Options": "nosniff"},
+        headers={
+            "ETag": f'"{artifact.sha256}"',
+            "X-Content-Type-Options": "nosniff",
+            # A bundle has an HTML page and names out of users' files; whatever a browser does with it, nothing of it
+            # shall run as the service's own.
+            "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'",
+        },
     )

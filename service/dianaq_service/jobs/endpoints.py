@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from dianaq.events import State
+from dianaq.report import report_schema
 from dianaq.resources import Job, Page
 from dianaq.spec import JobSpec
 from dianaq_service.jobs import service
@@ -49,3 +50,9 @@ def cancel_job(services: ServicesDep, owner: Owner, job_id: str) -> Job:
 def job_spec_schema() -> dict[str, Any]:
     """JSON Schema of what `POST /v1/jobs` takes."""
     return JobSpec.model_json_schema(by_alias=True)
+
+
+@router.get("/v1/schemas/report")
+def job_report_schema() -> dict[str, Any]:
+    """JSON Schema of a bundle's `report.json`."""
+    return report_schema()

@@ -103,6 +103,8 @@ class DoryModel:
     ranges: dict[str, tuple[int, int]]
     converters: dict[str, IntegerAnalogConv2d]
     originals: dict[str, str]
+    parts: dict[str, str]
+    """The layer (`Layer.whole`) that each node is a part of; nodes of neither end."""
 
 
 def build_dory(network: IntegerNetwork) -> DoryModel:
@@ -112,9 +114,11 @@ def build_dory(network: IntegerNetwork) -> DoryModel:
     fused = []
     ranges: dict[str, tuple[int, int]] = {}
     originals: dict[str, str] = {}
+    parts: dict[str, str] = {}
     for layer in network.layers:
         tensors[layer.name] = _write(writer, layer, [tensors[name] for name in layer.inputs])
         originals |= {node.output[0]: layer.original for node in writer.nodes if node.output[0] not in originals}
+        parts |= {node.name: layer.whole for node in writer.nodes if node.name not in parts}
         shift = getattr(layer.module, "shift", None)
         if isinstance(shift, Shift):
             ranges[tensors[layer.name]] = (shift.qrange.lo, shift.qrange.hi)
@@ -131,7 +135,7 @@ def build_dory(network: IntegerNetwork) -> DoryModel:
     proto = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="dianaq"
     )
-    return DoryModel(proto, tensors, tuple(fused), ranges, writer.converters, originals)
+    return DoryModel(proto, tensors, tuple(fused), ranges, writer.converters, originals, parts)
 
 
 def _is_reshape(layer: Layer) -> bool:

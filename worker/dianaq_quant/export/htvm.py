@@ -82,6 +82,8 @@ class HtvmModel:
     tensors: dict[str, str]
     ranges: dict[str, tuple[int, int]]
     originals: dict[str, str]
+    parts: dict[str, str]
+    """The layer (`Layer.whole`) that each node is a part of; nodes of neither end."""
 
 
 def build_htvm(network: IntegerNetwork) -> HtvmModel:
@@ -95,10 +97,12 @@ def build_htvm(network: IntegerNetwork) -> HtvmModel:
     unit = network.entrance.scale if network.interface.input == "float" else 1.0
     tensors = {"input": writer.requantise("input", "input", unit, *bounds)}
     labels, originals = network.labels(), dict.fromkeys((node.output[0] for node in writer.nodes), "input")
+    parts = dict.fromkeys((node.name for node in writer.nodes), "input")
     for layer in network.layers:
         named = replace(layer, name=labels[layer.name])
         tensors[layer.name] = _write(writer, named, [tensors[name] for name in layer.inputs])
         originals |= {node.output[0]: layer.original for node in writer.nodes if node.output[0] not in originals}
+        parts |= {node.name: layer.whole for node in writer.nodes if node.name not in parts}
     # HTVM wants a division (or a cast) at the end; 1 / scale is a power of two, so the result is exact.
     unit = network.exit.scale if network.interface.output == "float" else 1.0
     inverse = writer.constant("output/divisor", np.array([1.0 / unit]))
@@ -114,7 +118,7 @@ def build_htvm(network: IntegerNetwork) -> HtvmModel:
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="dianaq"
     )
     onnx.checker.check_model(proto, full_check=True)
-    return HtvmModel(proto, tensors, writer.ranges, originals)
+    return HtvmModel(proto, tensors, writer.ranges, originals, parts)
 
 
 def _write(writer: _Writer, layer: Layer, inputs: list[str]) -> str:

@@ -50,6 +50,8 @@ class Layer:
     shape: tuple[int, ...]
     original: str
     """Name of the user's layer it came from."""
+    whole: str
+    """Name of the layer before a compiler's remedies that it is, or is a part of."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ def read_layers(network: fx.GraphModule, interface: NetworkInterface | None = No
         assert isinstance(module, Operation)
         names[node] = str(node.target)
         sources = tuple(names[a] for a in node.args if isinstance(a, fx.Node))
-        layers.append(Layer(names[node], module, sources, node.meta["shape"], layer_of(node)))
+        whole = node.meta.get("part_of", names[node])
+        layers.append(Layer(names[node], module, sources, node.meta["shape"], layer_of(node), whole))
     return IntegerNetwork(
         network, entrance, entrance_node.meta["shape"], tuple(layers), exit_, interface or NetworkInterface()
     )

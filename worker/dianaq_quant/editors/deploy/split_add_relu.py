@@ -46,7 +46,7 @@ class SplitAddRelu(Editor):
         network.add_submodule(target, IntegerAdd(Shift(module.shift.shift, INT8)))
         with network.graph.inserting_before(node):
             total = network.graph.call_module(target, node.args)
-        total.meta = dict(node.meta)
+        total.meta = {**node.meta, "part_of": str(node.target)}
         node.args = (total,)
         relu: nn.Module = IntegerRelu(rectified)
         if self.by_convolution:
