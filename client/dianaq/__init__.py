@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dianaq.client import Client, JobHandle
     from dianaq.cores import AnalogWeights, CoreMapping, Noise, NoiseSweep, Target
+    from dianaq.deployment import Remedies
     from dianaq.errors import DianaqError, JobCancelled, JobFailed, ServiceUnavailable
     from dianaq.quantisers import InitStrategy, QuantiserRule, Quantisers, QuantiserSpec
     from dianaq.ranges import QRange
@@ -61,6 +62,7 @@ __all__ = [
     "QuantiserSpec",
     "Quantisers",
     "Recipe",
+    "Remedies",
     "ServiceUnavailable",
     "Target",
     "Training",
@@ -74,6 +76,7 @@ _HOMES = {
     "client": ("Client", "JobHandle"),
     "errors": ("DianaqError", "JobCancelled", "JobFailed", "ServiceUnavailable"),
     "cores": ("AnalogWeights", "CoreMapping", "Noise", "NoiseSweep", "Target"),
+    "deployment": ("Remedies",),
     "quantisers": ("InitStrategy", "QuantiserRule", "QuantiserSpec", "Quantisers"),
     "ranges": ("QRange",),
     "report": ("JobReport", "read_report"),

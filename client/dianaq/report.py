@@ -83,6 +83,14 @@ class Histogram(_Part):
     """Share of the weights at either end of their range; not for ternary and binary ones."""
 
 
+class Placement(_Part):
+    """Whether a compiler runs a layer on the core it is meant for (and for DORY: whether that computes what the file
+    says), or the rules against it."""
+
+    offloaded: bool
+    reasons: list[str]
+
+
 class LayerReport(_Part):
     """An operation of the integer network; the first entry, `input`, is the quantisation of the input.
 
@@ -133,7 +141,7 @@ class LayerReport(_Part):
     output_bytes: int | None = None
     live_bytes: int | None = None
     """Activations in memory while the layer runs."""
-    placement: dict[str, Any] | None = None
+    placement: dict[str, Placement] | None = None
     """Where the compilers will run it, and why."""
 
 

@@ -24,7 +24,7 @@ from dianaq_quant.graph import run_editors
 from dianaq_quant.graph.shapes import record_shapes
 
 from .builder import ModelBuilder
-from .stages import exact_network
+from .stages import exact_network, remedied
 
 Mutation = Callable[[onnx.ModelProto], None]
 
@@ -71,7 +71,7 @@ def exported(recipe: Callable[[], onnx.ModelProto] = residual) -> Path:
     golden = run_recording(integer, data[:1])
     folder = Path(mkdtemp(prefix="dianaq-check-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    export_htvm(integer, folder / "htvm", data[:1], golden["output"])
+    export_htvm(remedied(integer, "htvm", relu_after_add=True), folder / "htvm", data[:1], golden["output"])
     export_dory(integer, folder / "dory", golden)
     return folder
 

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, fx
 
 from dianaq.cores import CoreMapping
+from dianaq.deployment import Remedies
 from dianaq.quantisers import Quantisers
 from dianaq.ranges import QRange
-from dianaq_quant.editors import canonicalise, fake_quantise, hardware
+from dianaq_quant.editors import canonicalise, deploy, fake_quantise, hardware
 from dianaq_quant.editors.hardware.plan import ScalePlan, plan_scales
+from dianaq_quant.export.layers import IntegerNetwork, read_layers
 from dianaq_quant.graph import run_editors
 from dianaq_quant.graph.shapes import record_shapes
 from dianaq_quant.importers import import_onnx
@@ -27,6 +29,15 @@ UNCHANGED = Normalisation(torch.ones(()), torch.zeros(()))
 
 DIGITAL = CoreMapping()
 TERNARY = QRange.model_validate("ternary")
+
+
+def remedied(network: IntegerNetwork, dialect: deploy.Dialect, **remedies: bool) -> IntegerNetwork:
+    """A copy of an integer network after the given remedies for a compiler alone."""
+    off = dict.fromkeys(Remedies.model_fields, False)
+    graph = copy.deepcopy(network.graph)
+    run_editors(graph, deploy.editors(dialect, Remedies(**{**off, **remedies})))
+    record_shapes(graph, network.input_shape)
+    return read_layers(graph, network.interface)
 
 
 def imported(model: onnx.ModelProto) -> fx.GraphModule:

@@ -133,7 +133,7 @@ def bounds(name: str, lo: float, hi: float) -> Mutation:
 
 def relu_in_add(model: Model) -> None:
     remove(model, named(model, "add_relu/relu"))
-    set_constant(model, named(model, "add_relu/max"), 1, [0])
+    set_constant(model, named(model, "add_relu_sum/max"), 1, [0])
 
 
 def fewer_channels(model: Model) -> None:
@@ -336,7 +336,7 @@ def test_an_exported_file_breaks_no_rule() -> None:
     assert (down.kernel, down.strides, down.pads, down.dilation) == ((3, 3), (2, 2), (1, 1, 1, 1), (1, 1))
     model = onnx.load(str(exported() / "htvm" / "model.onnx"))
     assert down.shift == int(np.log2(value(model, named(model, "down/div").input[1])[0]))
-    assert (down.clip, layers["add_relu/sum"].geometry.clip) == ((0, 127), (-128, 127))
+    assert (down.clip, layers["add_relu_sum/sum"].geometry.clip) == ((0, 127), (-128, 127))
 
 
 @pytest.mark.parametrize(("mutate", "rule"), [m[1:] for m in MUTATIONS], ids=[m[0] for m in MUTATIONS])

@@ -20,7 +20,7 @@ from dianaq_quant.graph.shapes import record_shapes
 from dianaq_quant.verify import sample_inputs, verify
 
 from .builder import ModelBuilder
-from .stages import exact_network
+from .stages import exact_network, remedied
 
 
 def mixed_model() -> onnx.ModelProto:
@@ -47,10 +47,11 @@ def written(tmp_path_factory: pytest.TempPathFactory):
     integer = read_layers(network)
     folder = tmp_path_factory.mktemp("bundle")
     golden = run_recording(integer, data[:1])
-    htvm = export_htvm(integer, folder / "htvm", data[:1], golden["output"])
+    split = remedied(integer, "htvm", relu_after_add=True)
+    htvm = export_htvm(split, folder / "htvm", data[:1], golden["output"])
     dory = export_dory(integer, folder / "dory", golden)
     inputs, _, _ = sample_inputs(data, integer.entrance.scale, 0)
-    return exact, integer, htvm, dory, folder, inputs
+    return exact, integer, htvm, dory, folder, inputs, {"htvm": split, "dory": integer}
 
 
 def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -198,7 +199,7 @@ def test_dory_square_fully_connected_weights_are_stored_in_by_out(written) -> No
 
 
 def test_dory_golden_files_are_one_per_fused_layer(written) -> None:
-    _, integer, _, dory, folder, _ = written
+    _, integer, _, dory, folder, _, _ = written
     golden = run_recording(integer, torch.from_numpy(np.load(folder / "htvm" / "input.npy")))
     files = {p.name for p in (folder / "dory").glob("*.txt")}
     assert files == {"input.txt", *(f"out_layer{i}.txt" for i in range(len(dory.fused)))}
@@ -226,9 +227,9 @@ def test_dory_configuration(written) -> None:
 
 
 def test_every_execution_agrees(written) -> None:
-    exact, integer, htvm, dory, _, inputs = written
+    exact, integer, htvm, dory, _, inputs, deployed = written
     assert len(inputs) == 128
-    executions = verify(integer, exact, htvm, dory, inputs)
+    executions = verify(integer, exact, htvm, dory, inputs, deployed)
     assert executions[-2:] == (
         "htvm/model.onnx in numpy, integers only (32 of the samples)",
         "dory/model.onnx in numpy, integers only (32 of the samples)",
@@ -256,52 +257,52 @@ def bump(array: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("dialect", ["htvm", "dory"])
 def test_a_changed_weight_is_noticed_and_its_layer_named(written, dialect: str) -> None:
-    exact, integer, htvm, dory, _, inputs = written
+    exact, integer, htvm, dory, _, inputs, deployed = written
     models = {"htvm": htvm, "dory": dory}
     first = next(n for n in models[dialect].proto.graph.node if n.op_type == "Conv")
     models[dialect] = tampered(models[dialect], first.input[1], bump)
     with pytest.raises(VerificationError, match=rf"{dialect}/model.onnx differs .* at stem") as caught:
-        verify(integer, exact, models["htvm"], models["dory"], inputs)
+        verify(integer, exact, models["htvm"], models["dory"], inputs, deployed)
     assert caught.value.param == "stem"
 
 
 @pytest.mark.parametrize("dialect", ["htvm", "dory"])
 def test_a_fraction_in_a_bias_is_noticed_and_its_layer_named(written, dialect: str) -> None:
     """Half a step of the head's output: its requantisation may hide less, but not in 128 samples."""
-    exact, integer, htvm, dory, _, inputs = written
+    exact, integer, htvm, dory, _, inputs, deployed = written
     models = {"htvm": htvm, "dory": dory}
     last = [n for n in models[dialect].proto.graph.node if n.op_type == "Gemm"][-1]
     half = 0.5 * 2 ** integer.layers[-1].module.shift.shift + 0.25
     models[dialect] = tampered(models[dialect], last.input[2], lambda a: a + half)
     with pytest.raises(VerificationError, match=rf"{dialect}/model.onnx differs .* at head") as caught:
-        verify(integer, exact, models["htvm"], models["dory"], inputs)
+        verify(integer, exact, models["htvm"], models["dory"], inputs, deployed)
     assert caught.value.param == "head"
 
 
 def test_a_wider_clip_is_noticed(written) -> None:
-    exact, integer, htvm, dory, _, inputs = written
+    exact, integer, htvm, dory, _, inputs, deployed = written
     wide = tampered(htvm, "constant_127", lambda a: a + 100)
     with pytest.raises(VerificationError, match="outside its range"):
-        verify(integer, exact, wide, dory, inputs)
+        verify(integer, exact, wide, dory, inputs, deployed)
 
 
 def test_a_missing_floor_is_noticed_as_a_fraction(written) -> None:
-    exact, integer, htvm, dory, _, inputs = written
+    exact, integer, htvm, dory, _, inputs, deployed = written
     proto = onnx.ModelProto()
     proto.CopyFrom(dory.proto)
     floor = next(n for n in proto.graph.node if n.op_type == "Floor")
     floor.op_type = "Identity"
     with pytest.raises(VerificationError, match="fractional"):
-        verify(integer, exact, htvm, type(dory)(**{**dory.__dict__, "proto": proto}), inputs)
+        verify(integer, exact, htvm, type(dory)(**{**dory.__dict__, "proto": proto}), inputs, deployed)
 
 
 def test_a_hardware_exact_network_that_differs_is_noticed(written) -> None:
-    _, integer, htvm, dory, _, inputs = written
+    _, integer, htvm, dory, _, inputs, deployed = written
     other, _, _ = exact_network(mixed_model())
     with torch.no_grad():
         other.get_submodule("head").bias += 1.0
     with pytest.raises(VerificationError, match="hardware-exact"):
-        verify(integer, other, htvm, dory, inputs)
+        verify(integer, other, htvm, dory, inputs, deployed)
 
 
 def test_inputs_are_topped_up_with_random_samples() -> None:

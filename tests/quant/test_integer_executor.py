@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +52,8 @@ def test_an_accumulator_that_overflows_fails_the_job_by_the_layers_name(dialect:
     layer.module.weight.fill_(127)
     htvm, dory = build_htvm(network), build_dory(network)
     if dialect == "dory":  # as if it had no analog layers
-        dory = type(dory)(dory.proto, {"input": "0", layer.name: dory.tensors[layer.name]}, dory.fused, {}, {})
-        htvm = type(htvm)(_without_overflow(htvm.proto), htvm.tensors, htvm.ranges)
+        dory = replace(dory, tensors={"input": "0", layer.name: dory.tensors[layer.name]}, ranges={}, converters={})
+        htvm = replace(htvm, proto=_without_overflow(htvm.proto))
     with pytest.raises(VerificationError, match=rf"{dialect}/model.onnx in numpy, integers only: {layer.name}: ") as e:
         verify(network, network.graph, htvm, dory, inputs(network)[:8])
     assert "beyond the 32 bits of an accumulator" in e.value.detail

@@ -147,7 +147,7 @@ def test_is_exact_and_close_to_the_float_network(recipe: Recipe, tmp_path: Path)
     x = np.random.default_rng(0).normal(0, 1, (32, *b.input_shape)).astype(np.float32)
     outcome = quantise(model, {"x_train": x}, tmp_path)
     expected = run_onnx(model, x)
-    got = run_onnx(onnx.load(str(outcome.folder / "htvm/model.onnx")), x)
+    got = run_onnx(onnx.load(str(outcome.folder / "htvm/model.onnx")), x)[:, : expected.shape[1]]  # padding follows
     if recipe is amplifying_residual:
         assert any("weights clipped, its output shares a scale" in note for note in outcome.report["notes"])
         return

@@ -194,7 +194,7 @@ def poisoned(value: Any, poison: str, key: str = "") -> Any:
 def test_hostile_names_stay_text(bundle: Path) -> None:
     clean = data_of(bundle)
     for layer in clean["layers"][1:]:
-        layer["placement"] = {"htvm": {"offloaded": False, "why": ["a kernel"]}, "soc": True}
+        layer["placement"] = {"htvm": {"offloaded": False, "reasons": ["a kernel"]}}
     clean |= {"interface": {"input": "pixels"}, "checks": {"htvm": [FINDING], "dory": []}}
     page = Page(page_of(poisoned(clean, HOSTILE)))
     before = Page(page_of(poisoned(clean, "x" * len(HOSTILE))))
@@ -220,15 +220,17 @@ def test_a_hostile_layer_name_survives_a_whole_job(tmp_path: Path) -> None:
 
 def test_placement_is_shown_where_the_report_has_it(bundles: dict[str, Path]) -> None:
     data = data_of(bundles["mixed"])
+    for layer in data["layers"]:
+        layer["placement"] = None
     assert "Placement by the compilers" not in page_of(data)
     data["layers"][1]["placement"] = {
-        "htvm": {"offloaded": False, "why": ["kernel 4 x 4", "stride 3"]},
-        "soc_fits": True,
+        "htvm": {"offloaded": False, "reasons": ["kernel 4 x 4", "stride 3"]},
+        "dory": {"offloaded": True, "reasons": []},
     }
     rows = Page(page_of(data)).table("Where the compilers run each layer")
     assert rows == [
-        ["layer", "htvm", "soc fits"],
-        [data["layers"][1]["original"], "offloaded: no; why: kernel 4 x 4; stride 3", "yes"],
+        ["layer", "htvm", "dory"],
+        [data["layers"][1]["original"], "no: kernel 4 x 4; stride 3", "as meant"],
     ]
 
 

@@ -25,12 +25,19 @@ def describe_interface(
     """`interface` of the report: of either end its type, shape, layout, range, scale, and a formula in words.
 
     `htvm` and `dory` are the types of the values that either file takes or gives. `scale` and `offset` turn integers
-    into the float network's numbers, `scale * q + offset`; where pixels are fed, they are per channel.
+    into the float network's numbers, `scale * q + offset`; where pixels are fed, they are per channel. `padding` says
+    how many channels (or values) follow those of `shape` in either file: zeros at the input, at the output the least
+    integer.
 
     Args:
         normalise: what turns a stored sample into the float network's input.
+        deployed: the network after the remedies for each compiler.
     """
-    return {"input": _input(network, normalise), "output": _output(network)}
+    ends = {"input": _input(network, normalise), "output": _output(network)}
+    for other, compiled in deployed.items():
+        for name, shape in (("input", compiled.input_shape), ("output", compiled.layers[-1].shape)):
+            ends[name].setdefault("padding", {})[other] = shape[0] - ends[name]["shape"][0]
+    return ends
 
 
 def _input(network: IntegerNetwork, normalise: Normalisation) -> dict[str, Any]:

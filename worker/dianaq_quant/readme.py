@@ -104,6 +104,13 @@ def _ends(report: Report) -> str:
         f"- Output: {_size(given['shape'])} values. `htvm/model.onnx` gives {_HOLDS[given['htvm']]}, `dory/model.onnx` "
         f"integers, in {given['range']}: {given['formula']} is what the float network gives, with {_constants(given)}.",
     ]
+    lines += [
+        f"  `{dialect}/model.onnx` {verb} {count} more {unit} behind these: {what}."
+        for end, verb, what in ((fed, "takes", "zeros"), (given, "gives", "the least integer"))
+        for dialect, count in end["padding"].items()
+        for unit in ["channels" if len(end["shape"]) == 3 else "values"]
+        if count
+    ]
     return "\n".join(lines) + "\n"
 
 

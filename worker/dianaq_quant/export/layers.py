@@ -74,14 +74,16 @@ class IntegerNetwork:
     def labels(self) -> dict[str, str]:
         """Names for exported tensors by layer: the user's own, where it is one layer's alone and none of the parts
         that another's tensors get (`<name>/...`, `input`, `output`); else the layer's."""
-        counts = Counter(layer.original for layer in self.layers)
+        wholes = [layer for layer in self.layers if layer.whole == layer.name]
+        counts = Counter(layer.original for layer in wholes)
         ends = ["input", "output"]
         found = {}
-        for layer in self.layers:
+        for layer in wholes:
             own, others = layer.original, [*ends, *(n for n in counts if n != layer.original)]
             clear = counts[own] == 1 and own not in ends and not any(_within(own, n) or _within(n, own) for n in others)
             found[layer.name] = own if clear and _READABLE.fullmatch(own) else layer.name
-        return found
+        parts = {layer.name: layer.whole for layer in self.layers if layer.whole != layer.name}
+        return found | {name: f"{found[whole]}{name.removeprefix(whole)}" for name, whole in parts.items()}
 
     def fed(self, x: Tensor, values: Mapping[str, Tensor]) -> Tensor:
         """What the file for HTVM is fed for inputs x: these, float32, or their integers, int8.

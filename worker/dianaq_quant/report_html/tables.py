@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dianaq.figures import FIGURES, figures_of, written
-from dianaq.report import JobReport, LayerReport
+from dianaq.report import JobReport, LayerReport, Placement
 from dianaq_quant.bundle_files import purpose
 from dianaq_quant.report_html.markup import Content, Markup, details, element, join, table
 from dianaq_quant.report_html.units import ARROW, NONE, dimensions, interval, plural, power_of_two, si
@@ -101,11 +101,11 @@ def placement_table(report: JobReport) -> Markup | None:
     return table("Where the compilers run each layer, and why", ["layer", *map(_words, names)], rows)
 
 
-def _placed(found: dict[str, Any] | None) -> str | None:
+def _placed(found: Placement | None) -> str | None:
     """Whether a layer runs where it is meant to, or why it does not."""
     if found is None:
         return None
-    return "as meant" if found["offloaded"] else "no: " + "; ".join(found["reasons"])
+    return "as meant" if found.offloaded else f"no: {'; '.join(found.reasons)}"
 
 
 def _wide(value: Any) -> Content:
