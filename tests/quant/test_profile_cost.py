@@ -118,7 +118,8 @@ def chain(shapes: list[LayerShape]) -> Any:
         weight = torch.zeros(s.c_out, s.c_in // s.groups, *s.kernel)
         geometry = Geometry((1, 1), (0, 0, 0, 0), (1, 1), s.groups)
         module = IntegerConv2d(weight, torch.zeros(s.c_out), Shift(0, INT8), geometry)
-        layers.append(Layer(f"layer{index}", module, (before,), (s.c_out, *s.out_size), f"layer{index}"))
+        name = f"layer{index}"
+        layers.append(Layer(name, module, (before,), (s.c_out, *s.out_size), name, name))
         before = layers[-1].name
     return SimpleNamespace(input_shape=(shapes[0].c_in, 1, 1), layers=layers, sink=before)
 
