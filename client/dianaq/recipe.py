@@ -15,7 +15,7 @@ from dianaq.events import ITERATIONS, Iteration
 from dianaq.quantisers import Quantisers
 from dianaq.strict import StrictModel
 
-Preset = Literal["ptq", "qat"]
+Preset = Literal["ptq", "ptq-tuned", "qat"]
 
 
 class Training(StrictModel):
@@ -32,6 +32,8 @@ class Training(StrictModel):
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     """Epochs (or part of one) over which the learning rate rises linearly from zero."""
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 128
+    samples: Annotated[int, Field(ge=2)] | None = None
+    """Train on so many samples alone, a fixed random part of `train`; on all of them by default."""
     distillation: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the loss that pulls the outputs towards the float network's: for classification the Kullback-Leibler
     divergence (Hinton et al., 2015), the rest being the cross-entropy of the labels, which are not needed at 1; for
@@ -128,6 +130,23 @@ _TRAINED: dict[str, Any] = {
 PRESETS: dict[str, dict[str, Any]] = {
     # Post-training: calibrate, equalise, round weights, correct biases; nothing is trained.
     "ptq": {},
+    # The same on more samples, and then the rounded weights are tuned until the network gives what the float one does
+    # on them. It needs no labels, and takes as long as a few thousand samples take to train on.
+    "ptq-tuned": {
+        "calibration": {"samples": 1024},
+        "hardware_exact": {
+            "epochs": 10,
+            "samples": 1024,
+            "batch_size": 32,
+            "optimiser": "adam",
+            # A step of Adam is about as long as this rate; those of int8 weights are ten times as long.
+            "learning_rate": 0.0002,
+            "schedule": "cosine",
+            "distillation": 1.0,
+            # Some hundred steps in all: their average over the last hundred.
+            "averaging": 0.99,
+        },
+    },
     # Quantisation-aware training: with the chip's scales while BatchNorm is alive, then exactly as the chip computes.
     "qat": {
         "hardware_mapped": {**_TRAINED, "epochs": 2, "learning_rate": 0.02},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import fx
@@ -22,6 +23,7 @@ from dianaq_quant.training.objective import Objective
 
 from .builder import ModelBuilder
 from .stages import UNCHANGED, canonical
+from .support import quantise, run_onnx
 
 CLASSES = 3
 
@@ -223,3 +225,40 @@ def test_averaging_keeps_the_moving_average_of_the_weights(data: Data) -> None:
     assert steps == 8
     for mean, kept in zip(averages, net.parameters(), strict=True):
         assert torch.allclose(mean, kept, atol=1e-6)
+
+
+def test_training_on_part_of_the_samples_takes_a_fixed_random_part(data: Data) -> None:
+    part = data.part(40, seed=3)
+    assert len(part.train) == 40
+    assert torch.equal(part.train.x, data.part(40, seed=3).train.x)
+    assert not torch.equal(part.train.x, data.part(40, seed=4).train.x)
+    whole = {sample.numpy().tobytes() for sample in data.train.x}
+    assert {sample.numpy().tobytes() for sample in part.train.x} < whole
+    assert part.train.y is not None
+    assert data.part(1000, seed=3) is data.part(None, seed=3) is data
+    steps = [
+        e.total
+        for e in fit(network(), data, SETTINGS.model_copy(update={"samples": 70, "epochs": 1}))
+        if isinstance(e, ProgressBody)
+    ]
+    assert set(steps) == {2}  # of 32 samples each
+
+
+def test_tuning_needs_no_labels_and_brings_the_outputs_closer(tmp_path: Path) -> None:
+    """The preset on few bits, where rounding costs something."""
+    b = ModelBuilder((1, 6, 6), seed=1)
+    y = b.relu(b.conv(b.input, 8, pads=(1, 1, 1, 1), name="first"))
+    y = b.relu(b.conv(y, 8, pads=(1, 1, 1, 1), name="second"))
+    model = b.build(b.gemm(b.flatten(b.global_pool(y)), CLASSES, name="head"))
+    x = separable(300, 0).x.numpy()
+    expected = run_onnx(model, x)
+    errors = {}
+    few_bits = {"quantisers": {"weights": {"range": {"bitwidth": 3, "signed": True}}}}
+    for preset, settings in (("ptq", {}), ("ptq-tuned", {"hardware_exact": {"learning_rate": 0.005}})):
+        (tmp_path / preset).mkdir()
+        recipe = {"preset": preset, **few_bits, **settings}
+        folder = quantise(model, {"x_train": x}, tmp_path / preset, recipe=recipe).folder
+        found = run_onnx(onnx.load(str(folder / "htvm/model.onnx")), x)[:, :CLASSES]
+        soft = [torch.log_softmax(torch.from_numpy(logits), 1) for logits in (found, expected)]
+        errors[preset] = float(torch.nn.functional.kl_div(*soft, log_target=True, reduction="batchmean"))
+    assert errors["ptq-tuned"] < 0.7 * errors["ptq"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +84,13 @@ class Data:
     held_out: bool = False
     needs_labels: bool = True
     pixels: PixelGrid | None = None
+
+    def part(self, samples: int | None, seed: int) -> Data:
+        """With a fixed random part of `train` in its place, if so many samples are fewer."""
+        if samples is None or samples >= len(self.train):
+            return self
+        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
+        return replace(self, train=self.train.pick(order[:samples]))
 
     @property
     def report_split(self) -> tuple[str, Split] | None:

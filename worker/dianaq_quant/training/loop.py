@@ -51,6 +51,7 @@ def train(
     if not settings.epochs:
         return
     assert data.val is not None, "checked before the job started"
+    data = data.part(settings.samples, seed)
     objective = Objective(settings.distillation, teacher, task)
     generator = torch.Generator().manual_seed(seed)
     optimiser = _optimiser(network, settings)
