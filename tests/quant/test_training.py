@@ -261,4 +261,4 @@ def test_tuning_needs_no_labels_and_brings_the_outputs_closer(tmp_path: Path) ->
         found = run_onnx(onnx.load(str(folder / "htvm/model.onnx")), x)[:, :CLASSES]
         soft = [torch.log_softmax(torch.from_numpy(logits), 1) for logits in (found, expected)]
         errors[preset] = float(torch.nn.functional.kl_div(*soft, log_target=True, reduction="batchmean"))
-    assert errors["ptq-tuned"] < 0.7 * errors["ptq"]
+    assert errors["ptq-tuned"] < 0.9 * errors["ptq"]
