@@ -103,11 +103,13 @@ def cases(folder: Path) -> list[Case]:
             Case(name, "ptq, pixels", network(name), cifar10, {**PTQ, "interface": PIXELS}, Drop(0.4)),
             Case(name, "qat", network(name), cifar10, QAT, Drop(qat)),
         ]
-    # There are no training data for these.
-    plain, reconstruction = {"recipe": {"preset": "ptq"}}, {**PTQ, "task": "reconstruction"}
+    # There are no training data for these: a thousand samples without labels at most.
+    plain, tuned = {"recipe": {"preset": "ptq"}}, {"recipe": {"preset": "ptq-tuned"}}
+    reconstruction = {**PTQ, "task": "reconstruction"}
     found += [
         Case("mobilenetv1", "ptq", network("mobilenetv1"), cifar10_96, PTQ, Drop(0.5)),
-        Case("dscnn", "ptq", network("dscnn"), speech_commands, plain, Drop(0.2)),
+        Case("dscnn", "ptq", network("dscnn"), speech_commands, plain, None),
+        Case("dscnn", "ptq-tuned", network("dscnn"), speech_commands, tuned, Drop(0.2)),
         Case("dae", "ptq", network("dae"), noisy_mnist, reconstruction, Floor(0.955), metric="auc"),
     ]
     # The float epochs of the demo's own job come first; then the chip's network, as trained and not.
