@@ -125,7 +125,6 @@ def cases(folder: Path) -> list[Case]:
 def long_cases() -> list[Case]:
     """What `make bench-accuracy-long` measures: networks on both cores, and as good as float on the digital one."""
     mixed = merge(NORMALISED, yaml.safe_load((ROOT / "examples" / "mixed.yaml").read_text()))
-    smaller = merge(mixed, {"recipe": {"hardware_mapped": {"epochs": 4}}})
     # Two epochs more, now with the noise of the middle of the sweep.
     noisy = {"epochs": 2, "learning_rate": 0.0002}
     started = {"hardware_mapped": {"epochs": 0}, "hardware_exact": noisy, "noise": {"gaussian": 0.5}}
@@ -133,7 +132,7 @@ def long_cases() -> list[Case]:
     training = {**AUGMENTED, "epochs": 8, "learning_rate": 0.05, "distillation": 0.0}
     longer = merge(QAT, {"recipe": {"hardware_mapped": training}})
     return [
-        Case("resnet8", "mixed", network("resnet8"), cifar10, smaller, Drop(2.0)),
+        Case("resnet8", "mixed", network("resnet8"), cifar10, mixed, Drop(2.0)),
         Case("resnet20", "mixed", network("resnet20"), cifar10, mixed, Floor(88.5)),
         Case(
             "resnet20",
