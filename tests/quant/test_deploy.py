@@ -81,6 +81,32 @@ def test_a_padded_class_is_never_the_largest() -> None:
     assert torch.equal(values["output"].argmax(1), values["output"][:, :3].argmax(1))
 
 
+def ends_in_a_conv(b: ModelBuilder) -> onnx.ModelProto:
+    return b.build(b.flatten(b.conv(b.input, 5, (1, 1), name="last")))
+
+
+def ends_in_a_pool(b: ModelBuilder) -> onnx.ModelProto:
+    return b.build(b.flatten(b.global_pool(b.relu(b.conv(b.input, 5, (1, 1), name="last")))))
+
+
+def ends_in_a_sum(b: ModelBuilder) -> onnx.ModelProto:
+    y = b.conv(b.input, 5, (1, 1), name="last")
+    return b.build(b.flatten(b.add(y, y, name="sum")))
+
+
+@pytest.mark.parametrize("analog", [False, True])
+@pytest.mark.parametrize("build", [ends_in_a_conv, ends_in_a_pool, ends_in_a_sum])
+def test_padding_of_the_output_is_the_least_integer_or_there_is_none(build: Build, analog: bool) -> None:
+    network = integer(build, analog=analog)
+    padded = remedied(network, "htvm", pad_channels=True)
+    assert same(network, padded)
+    values = run_recording(padded, torch.randn(16, 3, 8, 8))[padded.sink]
+    count = network.layers[-1].shape[0]
+    stays = build is ends_in_a_sum or (analog and build is ends_in_a_conv)
+    assert values.shape[1] == (count if stays else count // 5 * 16)
+    assert (values[:, count:] == (0 if build is ends_in_a_pool else -128)).all()
+
+
 def test_channels_of_a_grouped_convolution_stay() -> None:
     def build(b: ModelBuilder) -> onnx.ModelProto:
         y = b.relu(b.conv(b.input, 6, pads=(1, 1, 1, 1), name="first"))

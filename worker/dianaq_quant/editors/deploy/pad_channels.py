@@ -11,17 +11,19 @@ from torch.nn import functional as F
 
 from dianaq_quant.editors.deploy.kernels import keeps_row_tiles
 from dianaq_quant.graph import Editor, Point, Rejection
-from dianaq_quant.graph.surgery import calls, module_of
+from dianaq_quant.graph.surgery import calls, module_of, output_node
 from dianaq_quant.modules.adc import RowTiles
-from dianaq_quant.modules.exact import largest_magnitude
 from dianaq_quant.modules.integer import (
+    IntegerAdd,
     IntegerAnalogConv2d,
     IntegerConv2d,
+    IntegerGlobalAvgPool2d,
     IntegerInput,
     IntegerLinear,
-    IntegerOutput,
+    IntegerRelu,
 )
 from dianaq_quant.modules.pixels import PixelInput
+from dianaq_quant.modules.structure import Flatten, MaxPool2d
 from dianaq_quant.targets.diana import ACCUMULATOR_LIMIT
 
 Weighted = IntegerConv2d | IntegerAnalogConv2d | IntegerLinear
@@ -97,12 +99,16 @@ class PadChannels(Editor):
     def __init__(self, multiples: Multiples) -> None:
         self.multiples = multiples
         self._channels: dict[fx.Node, _Channels] = {}
+        self._last: fx.Node | None = None
 
     def find(self, network: fx.GraphModule) -> Iterator[Point | Rejection]:
         self._channels = {}
         for node in network.graph.nodes:
             if node.op in ("placeholder", "call_module"):
                 self._channels[node] = self._give(node, module_of(network, node))
+        self._last = _giver(network)
+        if not _can_hold_least(module_of(network, self._last)):
+            self._channels[self._last].keep("padding of the network's output could not be the least integer")
         for node, _ in calls(network, IntegerInput, PixelInput, IntegerConv2d, IntegerAnalogConv2d, IntegerLinear):
             source, channels = node.all_input_nodes[0], self._channels[node].root
             before, after = (_values(source), _values(node)), (self._values(source), self._values(node))
@@ -119,8 +125,8 @@ class PadChannels(Editor):
             return
         assert isinstance(module, Weighted)
         _pad(module, self._values(node.all_input_nodes[0]), out)
-        if isinstance(module_of(network, next(iter(node.users))), IntegerOutput):
-            _hold_least(module, _values(node))
+        if node is self._last and not isinstance(module, IntegerAnalogConv2d):
+            module.bias[_values(node) :] = module.shift.qrange.lo * 2**module.shift.shift
 
     def _values(self, node: fx.Node) -> int:
         """Channels of a node's value with padding; of a flattened one, all its values."""
@@ -184,10 +190,21 @@ def _pad(module: Weighted, into: int, out: int) -> None:
         module.geometry = replace(module.geometry, groups=out)
 
 
-def _hold_least(module: Weighted, used: int) -> None:
-    """The outputs beyond those used become the least of the layer's range, or as small as 32 bits allow."""
-    least = max(module.shift.qrange.lo * 2**module.shift.shift, -ACCUMULATOR_LIMIT // 2)
-    if isinstance(module, IntegerAnalogConv2d):
-        module.l[used:] = max(least, -largest_magnitude(16))
-    else:
-        module.bias[used:] = least
+def _giver(network: fx.GraphModule) -> fx.Node:
+    """What computes the integers that the network gives; pools and reshapes pass them on."""
+    node = output_node(network).all_input_nodes[0]
+    while isinstance(module_of(network, node), Flatten | MaxPool2d | IntegerGlobalAvgPool2d):
+        node = node.all_input_nodes[0]
+    return node
+
+
+def _can_hold_least(module: nn.Module | None) -> bool:
+    """Whether padded channels can be given the least integer of their range: 0 they are, and a bias brings them to
+    any other as far as 32 bits go."""
+    if isinstance(module, IntegerRelu):
+        return True
+    if not isinstance(module, Weighted | IntegerAdd):
+        return False
+    lo, shift = module.shift.qrange.lo, module.shift.shift
+    has_bias = isinstance(module, IntegerConv2d | IntegerLinear)
+    return lo == 0 or (has_bias and lo * 2**shift >= -ACCUMULATOR_LIMIT)
