@@ -151,6 +151,21 @@ def test_a_relu_after_an_addition_is_an_operation_of_its_own() -> None:
         assert {layer.whole for layer in split.layers if layer.name in ("join", "join_sum")} == {"join"}
 
 
+def test_of_vectors_the_identity_is_fully_connected_and_fits_the_weight_memory() -> None:
+    def build(b: ModelBuilder) -> onnx.ModelProto:
+        x = b.relu(b.gemm(b.input, 8, name="first"))
+        y = b.relu(b.add(b.gemm(x, 8, name="second"), x, name="join"))
+        z = b.gemm(y, 300, name="wide")
+        return b.build(b.gemm(b.relu(b.add(z, z, name="twice")), 4, name="head"))
+
+    network = integer(build, (5,))
+    split = remedied(network, "dory", relu_after_add=True)
+    assert same(network, split)
+    assert isinstance(by_name(split)["join"], IntegerLinear)
+    found = {e.node: (e.applied, e.note) for e in edits(network, "dory", relu_after_add=True)}
+    assert found["twice"] == (False, "the identity of 300 channels exceeds 65536 bytes")
+
+
 def one_pixel(b: ModelBuilder) -> onnx.ModelProto:
     y = b.relu(b.conv(b.input, 16, (2, 2), stride=(2, 2), name="down"))
     y = b.relu(b.conv(y, 16, pads=(1, 1, 1, 1), group=16, name="small"))

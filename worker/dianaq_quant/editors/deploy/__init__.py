@@ -19,7 +19,7 @@ def editors(dialect: Dialect, remedies: Remedies) -> list[Editor]:
     """The remedies that are switched on, in an order in which none undoes another."""
     found: list[Editor] = []
     if remedies.relu_after_add:
-        found.append(SplitAddRelu(by_convolution=dialect == "dory"))
+        found.append(SplitAddRelu(by_identity=dialect == "dory"))
     if remedies.centre_tap:
         found.append(CentreTap())
     if remedies.same_padding:
