@@ -16,11 +16,14 @@ install: .venv/.installed
 demo: install
 	$(BIN)/python examples/demo.py
 
+# Two processes of one thread each: more would wait for one another on a machine with two cores.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
 test: install
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 check: install
 	$(BIN)/ruff format --check .
