@@ -1,8 +1,8 @@
 """Golden vectors: what the exported network computes for some samples, layer by layer, in the forms its users read.
 
 `golden/`
-- `input.npy`, `layers/<layer>.npy`: integers, int8, (N, C, H, W) or (N, C). Their bytes are those in the chip's memory,
-  `value & 0xFF`, in the order CHW.
+- `input.npy`, `layers/<layer>.npy`: integers, int8, (N, C, H, W) or (N, C), of the network as DORY gets it: after its
+  remedies, padded channels included. Their bytes are those in the chip's memory, `value & 0xFF`, in the order CHW.
 - `htvm_input.npy`, `htvm_output.npy`: what `htvm/model.onnx` takes and gives for the same samples.
 - `dory/<sample>/`: DORY's text form; copied over those in `dory/`, these files make DORY check another sample.
 - `checksums.json`: sums as DORY computes them.
