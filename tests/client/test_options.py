@@ -87,7 +87,7 @@ def test_an_empty_file_changes_nothing(recipe: Path) -> None:
         ("[1, 2]", ["a mapping", "list"]),
         ("a: [1", ["not YAML", "line"]),
         ("!!python/object/apply:os.system [ls]", ["not YAML"]),
-        ("preset: fast", ["recipe.preset", "'ptq' or 'qat'", "'fast'"]),
+        ("preset: fast", ["recipe.preset", "'ptq', 'ptq-tuned' or 'qat'", "'fast'"]),
         ("float: {learning_rate: -1}", ["recipe.float.learning_rate", "greater than 0", "-1"]),
         ("mapping: {layers: {conv: quantum}}", ["mapping.layers.conv", "digital"]),
     ],
