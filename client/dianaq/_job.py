@@ -8,14 +8,17 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dianaq import _bundle, _follow
 from dianaq._display import Display
 from dianaq._transport import Transport
 from dianaq.errors import Conflict, JobCancelled, JobFailed, ServiceError
 from dianaq.events import TERMINAL_STATES, Event, State
-from dianaq.report import REPORT, JobReport, read_report
 from dianaq.resources import Artifact, Job
+
+if TYPE_CHECKING:
+    from dianaq.report import JobReport
 
 
 class JobHandle:
@@ -130,6 +133,8 @@ class JobHandle:
             Conflict: the job has no bundle.
             ServiceError: what arrived is not what the service listed, or a report that this version does not read.
         """
+        from dianaq.report import REPORT, read_report  # a tenth of what importing the SDK takes
+
         artifact = self._artifact(REPORT)
         with tempfile.TemporaryDirectory() as folder:
             self._fetch(artifact, Path(folder) / REPORT)

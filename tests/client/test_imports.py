@@ -35,6 +35,16 @@ def test_light_imports(code: str) -> None:
     assert _loaded(code) & HEAVY == set()
 
 
+def test_a_client_alone_does_not_build_the_models_of_reports() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from dianaq import Client, JobSpec; import sys; print('dianaq.report' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "False\n"
+
+
 def test_the_package_alone_loads_nothing() -> None:
     assert _loaded("import dianaq") & {"httpx", "pydantic", "tqdm", "yaml"} == set()
 
