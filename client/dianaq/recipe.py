@@ -60,7 +60,7 @@ class PostTraining(StrictModel):
     rounding: Literal["nearest", "error_feedback"] = "error_feedback"
     """How weights become integers. `error_feedback`: one after another, each taking back part of the error that those
     before it made in the layer's output on the calibration data (Frantar et al., 2023); not where `hardware_exact`
-    is trained, which moves the weights itself."""
+    is trained on more than its `samples`, which moves the weights itself."""
     bias_correction: bool = True
     """Correct each layer's bias for the mean error of its quantised output on the calibration data."""
 

@@ -101,7 +101,8 @@ def hardware_exact(state: State) -> None:
         state.note(note)
     reference = copy.deepcopy(state.network)
     state.edit("hardware_exact", hardware.exact_editors(plan, bits))
-    if recipe.post_training.rounding == "error_feedback" and not recipe.hardware_exact.epochs:
+    barely_trained = not recipe.hardware_exact.epochs or recipe.hardware_exact.samples is not None
+    if recipe.post_training.rounding == "error_feedback" and barely_trained:
         round_weights(state.network, data.calibration, data.normalise)
     if recipe.post_training.bias_correction:
         correct_biases(state.network, reference, data.calibration, data.normalise)
