@@ -116,9 +116,10 @@ def build_dory(network: IntegerNetwork) -> DoryModel:
     originals: dict[str, str] = {}
     parts: dict[str, str] = {}
     for layer in network.layers:
+        before = len(writer.nodes)
         tensors[layer.name] = _write(writer, layer, [tensors[name] for name in layer.inputs])
-        originals |= {node.output[0]: layer.original for node in writer.nodes if node.output[0] not in originals}
-        parts |= {node.name: layer.whole for node in writer.nodes if node.name not in parts}
+        originals |= {node.output[0]: layer.original for node in writer.nodes[before:]}
+        parts |= {node.name: layer.whole for node in writer.nodes[before:]}
         shift = getattr(layer.module, "shift", None)
         if isinstance(shift, Shift):
             ranges[tensors[layer.name]] = (shift.qrange.lo, shift.qrange.hi)

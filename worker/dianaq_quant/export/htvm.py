@@ -99,10 +99,11 @@ def build_htvm(network: IntegerNetwork) -> HtvmModel:
     labels, originals = network.labels(), dict.fromkeys((node.output[0] for node in writer.nodes), "input")
     parts = dict.fromkeys((node.name for node in writer.nodes), "input")
     for layer in network.layers:
+        before = len(writer.nodes)
         named = replace(layer, name=labels[layer.name])
         tensors[layer.name] = _write(writer, named, [tensors[name] for name in layer.inputs])
-        originals |= {node.output[0]: layer.original for node in writer.nodes if node.output[0] not in originals}
-        parts |= {node.name: layer.whole for node in writer.nodes if node.name not in parts}
+        originals |= {node.output[0]: layer.original for node in writer.nodes[before:]}
+        parts |= {node.name: layer.whole for node in writer.nodes[before:]}
     # HTVM wants a division (or a cast) at the end; 1 / scale is a power of two, so the result is exact.
     unit = network.exit.scale if network.interface.output == "float" else 1.0
     inverse = writer.constant("output/divisor", np.array([1.0 / unit]))

@@ -205,17 +205,7 @@ def addition(reading: DoryReading, node: Node) -> None:
         log.add(ADD_NEUTRAL, node.name, ", ".join(changed))
     form = requantisation(graph, log, node, node.output)
     size, channels = size_of(graph, node.output), channels_of(graph, node.output)
-    geometry = LayerGeometry(
-        kind="add",
-        core="digital",
-        c_in=channels,
-        c_out=channels,
-        in_size=size,
-        out_size=size,
-        clip=form.clip,
-        shift=form.shift,
-        bias=False,
-    )
+    geometry = LayerGeometry.of_add(channels, size, clip=form.clip, shift=form.shift)
     reading.enter(node, form.output, geometry)
 
 

@@ -67,16 +67,8 @@ def addition(reading: Reading, node: Node) -> None:
     if result is not None:
         reading.sums.add(result.output)
     size, channels = size_of(graph, node.output), channels_of(graph, node.output)
-    geometry = LayerGeometry(
-        kind="add",
-        core="digital",
-        c_in=channels,
-        c_out=channels,
-        in_size=size,
-        out_size=size,
-        clip=None if result is None else result.clip,
-        shift=None if result is None else result.shift,
-        bias=False,
+    geometry = LayerGeometry.of_add(
+        channels, size, clip=None if result is None else result.clip, shift=None if result is None else result.shift
     )
     reading.place(node, geometry)
 

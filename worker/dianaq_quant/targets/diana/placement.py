@@ -63,6 +63,13 @@ class LayerGeometry:
     after_digital: bool = True
     """Whether it reads the output of a layer on the digital core."""
 
+    @classmethod
+    def of_add(
+        cls, channels: int, size: tuple[int, int], *, clip: tuple[int, int] | None, shift: int | None
+    ) -> LayerGeometry:
+        """An addition of two maps of these channels and this size."""
+        return cls("add", "digital", channels, channels, size, size, clip=clip, shift=shift, bias=False)
+
     @property
     def rows(self) -> int:
         """Rows of the analog array: weights of one output channel."""
