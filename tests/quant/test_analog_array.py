@@ -5,12 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dianaq.cores import Noise
-from dianaq_quant.modules import adc
 from dianaq_quant.modules.adc import Adc, RowTiles, disturb, silence
 from dianaq_quant.modules.structure import Geometry
 
@@ -106,8 +103,7 @@ def noisy(noise: Noise, seed: int = 3, *, chip: bool = False) -> Adc:
 
 def disturbance(converter: Adc, v: Tensor) -> Tensor:
     """What noise adds to the converter's input."""
-    assert converter._noise is not None
-    return converter._disturbed(v, converter._noise) - v
+    return converter.disturbed(v) - v
 
 
 ALL = Noise(gaussian=0.5, column_gain=0.1, column_offset=0.25)
@@ -190,39 +186,3 @@ def test_noise_passes_gradients() -> None:
     assert v.grad is not None
     assert 0.1 < float(v.grad.std()) < 0.3  # the columns' gains
     assert float(v.grad.mean()) == pytest.approx(1, abs=0.15)
-
-
-LAYOUTS = {
-    "contiguous": lambda v: v.contiguous(),
-    "channels last": lambda v: v.contiguous(memory_format=torch.channels_last),
-    "tiles of channels last": lambda v: v.contiguous(memory_format=torch.channels_last).reshape(2, 3, 2, 5, 4),
-    "with gaps": lambda v: torch.cat([v, v], dim=3)[..., ::2],
-}
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_noise_from_the_pool_has_the_shape_and_memory_order_of_what_it_disturbs(layout: str) -> None:
-    like = LAYOUTS[layout](V)
-    got = adc._pooled(like, torch.Generator().manual_seed(1))
-    assert got.shape == like.shape
-    if layout != "with gaps":
-        assert got.stride() == like.stride()
-    flat = sorted(got.flatten().tolist())
-    start = int(torch.randint(adc.POOL_SIZE, (), generator=torch.Generator().manual_seed(1)))
-    pool = adc._pools[torch.device("cpu")]
-    assert flat == sorted(pool[start : start + like.numel()].tolist())
-
-
-@given(st.integers(0, 2**31 - 1))
-def test_the_pool_goes_round_at_its_end(seed: int) -> None:
-    original = adc.POOL_SIZE
-    adc._pools.clear()
-    adc.POOL_SIZE = 7
-    try:
-        got = adc._pooled(torch.empty(2, 10), torch.Generator().manual_seed(seed)).flatten()
-        pool = adc._pools[torch.device("cpu")]
-        start = int(torch.randint(7, (), generator=torch.Generator().manual_seed(seed)))
-        assert got.tolist() == [float(pool[(start + i) % 7]) for i in range(20)]
-    finally:
-        adc.POOL_SIZE = original
-        adc._pools.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dianaq.cores import Noise
+from dianaq_quant import kernels
 from dianaq_quant.modules.structure import Geometry, convolve
-from dianaq_quant.quantisers import floor_clip
+from dianaq_quant.quantisers.functions import convert, floor_clip
 from dianaq_quant.targets.diana import ADC, ANALOG_ROWS
 
 POOL_SIZE = 1 << 22
@@ -96,50 +98,60 @@ class Adc(nn.Module):
 
     def forward(self, v: Tensor) -> Tensor:
         """Convert; `v` is in converter steps, its third dimension from the end is the column."""
-        if self._noise is not None and (self.training or self._chip):
-            v = self._disturbed(v, self._noise)
-        return floor_clip(v, ADC.lo, ADC.hi)
+        return floor_clip(self.disturbed(v), ADC.lo, ADC.hi)
 
-    def _disturbed(self, v: Tensor, noise: Noise) -> Tensor:
-        """`v (1 + gain error) + offset + Gaussian`; errors of columns are new in each batch unless it is one chip."""
-        generator = torch.Generator().manual_seed(self._seed if self._chip else self._seed + self._calls)
-        columns = (*v.shape[1:-2], 1, 1)
+    def disturbed(self, v: Tensor) -> Tensor:
+        """What is converted: with the noise of the next batch or of the chip, if there is any."""
+        if self._noise is not None and self._chip:
+            return self._chip_disturbed(v, self._noise)
+        noise = self._next_noise(v)
+        return v if noise is None else noise.disturb(v)
+
+    def affine(
+        self, v: Tensor, tiles: RowTiles, slope: Tensor, offset: Tensor, shift: kernels.Shift | None = None
+    ) -> Tensor:
+        """Convert, sum the tiles, and `offset + slope * a`, (C,) each; then the shift if there is one."""
+        if tiles.count == 1 and not self._chip:
+            return convert(v, slope, offset, ADC.lo, ADC.hi, shift, self._next_noise(v))
+        a = tiles.collect(self(v))
+        y = torch.addcmul(offset.reshape(1, -1, 1, 1), a, slope.reshape(1, -1, 1, 1))
+        return y if shift is None else floor_clip(y, shift.lo, shift.hi, divisor=shift.divisor)
+
+    def _columns(self, v: Tensor, noise: Noise, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Gain and error of each column."""
+        gain, error = torch.ones(v.shape[1:-2]), torch.zeros(v.shape[1:-2])
         if noise.column_gain:
-            v = v * (1 + noise.column_gain * torch.randn(columns, generator=generator)).to(v)
+            gain = 1 + noise.column_gain * torch.randn(gain.shape, generator=generator)
         if noise.column_offset:
-            v = v + (noise.column_offset * torch.randn(columns, generator=generator)).to(v)
+            error = noise.column_offset * torch.randn(error.shape, generator=generator)
+        return gain.to(v), error.to(v)
+
+    def _next_noise(self, v: Tensor) -> kernels.Noise | None:
+        """That of the next batch while training, errors of columns included; None where there is none."""
+        if self._noise is None or not self.training:
+            return None
+        generator = torch.Generator().manual_seed(self._seed + self._calls)
+        self._calls += 1
+        gain, error = self._columns(v, self._noise, generator)
+        first = int(torch.randint(POOL_SIZE, (), generator=generator))
+        return kernels.Noise(gain, error, self._noise.gaussian, _pool(v.device), first)
+
+    def _chip_disturbed(self, v: Tensor, noise: Noise) -> Tensor:
+        """By the columns' errors of one chip, and Gaussian noise that is new in each conversion."""
+        gain, error = self._columns(v, noise, torch.Generator().manual_seed(self._seed))
+        v = v * gain.reshape(*gain.shape, 1, 1) + error.reshape(*error.shape, 1, 1)
         self._calls += 1
         if not noise.gaussian:
             return v
-        if self._chip:
-            generator.manual_seed(self._seed + self._calls)
-            return v + (noise.gaussian * torch.randn(v.shape, generator=generator)).to(v)
-        return torch.add(v, _pooled(v, generator), alpha=noise.gaussian)
+        generator = torch.Generator().manual_seed(self._seed + self._calls)
+        return v + (noise.gaussian * torch.randn(v.shape, generator=generator)).to(v)
 
 
-_pools: dict[torch.device, Tensor] = {}
-
-
-def _pooled(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard Gaussian values from the pool, of a tensor's shape and memory order."""
-    if like.device not in _pools:
-        values = torch.randn(POOL_SIZE, generator=torch.Generator().manual_seed(0))
-        _pools[like.device] = values.to(like.device)
-    pool = _pools[like.device]
-    start = int(torch.randint(POOL_SIZE, (), generator=generator))
-    repeats = -(-(start + like.numel()) // POOL_SIZE)
-    flat = (pool.repeat(repeats) if repeats > 1 else pool)[start : start + like.numel()]
-    return flat.as_strided(like.shape, like.stride()) if _is_dense(like) else flat.view(like.shape)
-
-
-def _is_dense(x: Tensor) -> bool:
-    """Whether a tensor's strides are a permutation of contiguous ones."""
-    expected = 1
-    for size, stride in sorted(zip(x.shape, x.stride(), strict=True), key=lambda pair: pair[1]):
-        if size > 1 and stride != expected:
-            return False
-        expected *= size
-    return True
+@functools.cache
+def _pool(device: torch.device) -> Tensor:
+    """Standard Gaussian values on a device, the first of them at the end again (see `kernels.Noise`)."""
+    values = torch.randn(POOL_SIZE, generator=torch.Generator().manual_seed(0))
+    return torch.cat([values, values[: kernels.LONGEST_TILE]]).to(device)
 
 
 def converters(network: nn.Module) -> list[Adc]:

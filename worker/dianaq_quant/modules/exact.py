@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dianaq.ranges import QRange
+from dianaq_quant.kernels import Shift
 from dianaq_quant.modules.adc import Adc
 from dianaq_quant.modules.fake import FakeAnalogConv2d
 from dianaq_quant.modules.structure import Conv2d, convolve
@@ -68,8 +69,13 @@ class Requantisation:
         """What turns the shift's floor into round-half-up when it is added to the bias."""
         return 1 << (self.shift - 1) if self.shift else 0
 
-    def __call__(self, accumulator: Tensor) -> Tensor:
-        return floor_clip(accumulator * 2.0**-self.shift, self.qrange.lo, self.qrange.hi)
+    @property
+    def divisor(self) -> float:
+        """What the shift divides by."""
+        return 2.0**self.shift
+
+    def __call__(self, accumulator: Tensor, other: Tensor | None = None) -> Tensor:
+        return floor_clip(accumulator, self.qrange.lo, self.qrange.hi, divisor=self.divisor, other=other)
 
 
 class _ExactLinearOp(nn.Module):
@@ -171,12 +177,14 @@ class ExactAnalogConv2d(nn.Module):
 
     def accumulate(self, x: Tensor) -> Tensor:
         """`a k + l`; exact in float32 as long as `32 T max|k| + max|l|` stays below 2^24."""
-        v = self.tiles.multiply(x, self.integer_weight() / self.adc.gain, self.geometry)
-        a = self.tiles.collect(self.adc(v))
-        return torch.addcmul(self.integer_bias().reshape(1, -1, 1, 1), a, self.integer_gain().reshape(1, -1, 1, 1))
+        return self.adc.affine(self._conversions(x), self.tiles, self.integer_gain(), self.integer_bias())
+
+    def _conversions(self, x: Tensor) -> Tensor:
+        return self.tiles.multiply(x, self.integer_weight() / self.adc.gain, self.geometry)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.requantise(self.accumulate(x))
+        shift = Shift(self.requantise.divisor, self.requantise.qrange.lo, self.requantise.qrange.hi)
+        return self.adc.affine(self._conversions(x), self.tiles, self.integer_gain(), self.integer_bias(), shift)
 
 
 def analog_affine(layer: FakeAnalogConv2d, unit: float) -> tuple[Tensor, Tensor]:
@@ -208,7 +216,7 @@ class ExactAdd(nn.Module):
         self.requantise = requantise
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return self.requantise(a + b)
+        return self.requantise(a, b)
 
 
 class ExactGlobalAvgPool2d(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -88,8 +87,8 @@ class FakeAnalogConv2d(Conv2d):
         offset = step * (self.tiles.count / 2)
         if self.bias is not None:
             offset = offset + self.bias
-        converted = self.tiles.collect(self.adc(self.conversions(input)))
-        return torch.addcmul(offset.reshape(1, -1, 1, 1), converted, step.reshape(1, -1, 1, 1))
+        slope = step.expand(self.out_channels)
+        return self.adc.affine(self.conversions(input), self.tiles, slope, offset.expand(self.out_channels))
 
 
 def fake_analog_conv(module: FakeConv2d, quantiser: WeightQuantiser, input_scale: Scale) -> FakeAnalogConv2d:

@@ -14,32 +14,25 @@ from torch import Tensor
 from torch.autograd import Function
 
 from dianaq.ranges import QRange
+from dianaq_quant import kernels
+from dianaq_quant.kernels import Noise, Shift
 
 
-class _RoundClip(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, lo: int, hi: int) -> Tensor:
-        rounded = torch.floor(x + 0.5)
-        ctx.save_for_backward((rounded >= lo) & (rounded <= hi))
-        return rounded.clamp_(lo, hi)
+class _Quantise(Function):
+    """`clip(floor((x + other) / divisor + addend), lo, hi)`; gradient `1 / divisor` where nothing was clipped."""
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def forward(ctx: Any, x: Tensor, other: Tensor | None, divisor: float, addend: float, lo: int, hi: int) -> Tensor:
+        y, inside = kernels.quantise(x, divisor, lo, hi, addend=addend, other=other)
+        ctx.save_for_backward(inside)
+        ctx.divisor = divisor
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (inside,) = ctx.saved_tensors
-        return grads[0] * inside, None, None
-
-
-class _FloorClip(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, lo: int, hi: int) -> Tensor:
-        floored = torch.floor(x)
-        ctx.save_for_backward((floored >= lo) & (floored <= hi))
-        return floored.clamp_(lo, hi)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (inside,) = ctx.saved_tensors
-        return grads[0] * inside, None, None
+        gradient = kernels.pass_inside(grads[0], inside, 1 / ctx.divisor)
+        return gradient, gradient if ctx.needs_input_grad[1] else None, None, None, None, None
 
 
 class _Round(Function):
@@ -57,14 +50,14 @@ class StraightThrough(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, lo: int, hi: int) -> Tensor:
-        q = (x / scale).add_(0.5).floor_()
-        ctx.save_for_backward((q >= lo) & (q <= hi))
-        return q.clamp_(lo, hi).mul_(scale)
+        y, inside = kernels.quantise(x, scale, lo, hi, addend=0.5, factor=scale)
+        ctx.save_for_backward(inside)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (inside,) = ctx.saved_tensors
-        return grads[0] * inside, None, None, None
+        return kernels.pass_inside(grads[0], inside), None, None, None
 
 
 class LearnedScale(Function):
@@ -136,11 +129,25 @@ def _differentiates(x: Tensor) -> bool:
     return torch.is_grad_enabled() and x.requires_grad
 
 
+def _quantise(x: Tensor, other: Tensor | None, divisor: float, addend: float, lo: int, hi: int) -> Tensor:
+    if _differentiates(x) or (other is not None and _differentiates(other)):
+        return _Quantise.apply(x, other, divisor, addend, lo, hi)  # type: ignore[no-untyped-call, no-any-return]
+    return kernels.quantise(x, divisor, lo, hi, addend=addend, other=other, mask=False)[0]
+
+
 def round_clip(x: Tensor, lo: int, hi: int) -> Tensor:
     """`clip(floor(x + 1/2), lo, hi)`: integers of the range, any shape."""
-    if not _differentiates(x):
-        return (x + 0.5).floor_().clamp_(lo, hi)
-    return _RoundClip.apply(x, lo, hi)  # type: ignore[no-untyped-call, no-any-return]
+    return _quantise(x, None, 1.0, 0.5, lo, hi)
+
+
+def floor_clip(x: Tensor, lo: int, hi: int, *, divisor: float = 1.0, other: Tensor | None = None) -> Tensor:
+    """`clip(floor((x + other) / divisor), lo, hi)`: what a right shift and a saturation compute.
+
+    Args:
+        divisor: 2^n for a shift by n bits.
+        other: what is added first, of the same shape.
+    """
+    return _quantise(x, other, divisor, 0.0, lo, hi)
 
 
 def sign_through(x: Tensor) -> Tensor:
@@ -155,13 +162,40 @@ def integers_of(ratio: Tensor, qrange: QRange) -> Tensor:
     return sign_through(ratio) if qrange.step == 2 else round_clip(ratio, qrange.lo, qrange.hi)
 
 
-def floor_clip(x: Tensor, lo: int, hi: int) -> Tensor:
-    """`clip(floor(x), lo, hi)`: what a right shift and a saturation compute."""
-    if not _differentiates(x):
-        return torch.floor(x).clamp_(lo, hi)
-    return _FloorClip.apply(x, lo, hi)  # type: ignore[no-untyped-call, no-any-return]
-
-
 def round_through(x: Tensor) -> Tensor:
     """`floor(x + 1/2)`, with the gradient of the identity."""
     return _Round.apply(x)  # type: ignore[no-untyped-call, no-any-return]
+
+
+class _Convert(Function):
+    """`kernels.convert`, with a gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, v: Tensor, slope: Tensor, offset: Tensor, lo: int, hi: int, shift: Shift | None, noise: Noise | None
+    ) -> Tensor:
+        y, code = kernels.convert(v, slope, offset, lo, hi, shift, noise)
+        ctx.save_for_backward(code, slope)
+        ctx.shift, ctx.noise = shift, noise
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        code, slope = ctx.saved_tensors
+        return *kernels.convert_backward(grads[0], code, slope, ctx.shift, ctx.noise), None, None, None, None
+
+
+def convert(
+    v: Tensor, slope: Tensor, offset: Tensor, lo: int, hi: int, shift: Shift | None = None, noise: Noise | None = None
+) -> Tensor:
+    """`offset + clip(floor(v), lo, hi) * slope` per channel, then the shift if there is one.
+
+    Gradients are straight-through, zero where the converter or the shift clips.
+
+    Args:
+        v: (N, C, H, W); disturbed first if there is noise.
+        slope, offset: (C,).
+    """
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (v, slope, offset)):
+        return _Convert.apply(v, slope, offset, lo, hi, shift, noise)  # type: ignore[no-untyped-call, no-any-return]
+    return kernels.convert(v, slope, offset, lo, hi, shift, noise)[0]
