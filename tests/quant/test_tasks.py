@@ -16,8 +16,9 @@ from dianaq.errors import InvalidDataset
 from dianaq.events import EventBody, MetricsBody
 from dianaq.recipe import Training
 from dianaq.spec import JobSpec
-from dianaq_quant.training.data import Data, Normalisation, Split, load_data
+from dianaq_quant.training.data import Data, Normalisation, Split
 from dianaq_quant.training.evaluate import evaluate
+from dianaq_quant.training.load import load_data
 from dianaq_quant.training.loop import train
 from dianaq_quant.training.objective import Objective
 from dianaq_quant.training.tasks import CLASSIFICATION, TASKS, Task, area_under_curve

@@ -16,8 +16,9 @@ from dianaq.recipe import Training
 from dianaq.spec import JobSpec, Preprocessing
 from dianaq_quant.targets.diana import INT8
 from dianaq_quant.training.augment import flip_crop
-from dianaq_quant.training.data import Data, Split, load_data
+from dianaq_quant.training.data import Data, Split
 from dianaq_quant.training.evaluate import evaluate
+from dianaq_quant.training.load import load_data
 from dianaq_quant.training.loop import train
 from dianaq_quant.training.objective import Objective
 

@@ -114,7 +114,7 @@ def _shuffled(data: Data, settings: Training, generator: torch.Generator) -> Ite
     size = min(settings.batch_size, len(split))
     for start in range(0, len(split) - size + 1, size):
         chosen = order[start : start + size]
-        x = data.normalise(split.x[chosen])
+        x = data.normalise(split.gather(chosen))
         if settings.augmentation == "flip":
             x = flip(x, generator)
         elif settings.augmentation == "flip_crop":
