@@ -22,6 +22,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dianaq.augmentation import Augmentation
     from dianaq.client import Client, JobHandle
     from dianaq.cores import AnalogWeights, CoreMapping, Noise, NoiseSweep, Target
     from dianaq.deployment import Remedies
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AnalogWeights",
     "Artifact",
+    "Augmentation",
     "Calibration",
     "Client",
     "CoreMapping",
@@ -73,6 +75,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "augmentation": ("Augmentation",),
     "client": ("Client", "JobHandle"),
     "errors": ("DianaqError", "JobCancelled", "JobFailed", "ServiceUnavailable"),
     "cores": ("AnalogWeights", "CoreMapping", "Noise", "NoiseSweep", "Target"),

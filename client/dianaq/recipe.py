@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from dianaq.augmentation import Augmentation
 from dianaq.cores import AnalogWeights, Noise, NoiseSweep
 from dianaq.events import ITERATIONS, Iteration
 from dianaq.quantisers import Quantisers
@@ -40,9 +41,9 @@ class Training(StrictModel):
     reconstruction the mean squared error to them, the rest being that to the input."""
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay per step of the moving average of the weights that is evaluated and kept; at 0 the last weights are."""
-    augmentation: Literal["none", "flip", "flip_crop"] = "none"
-    """Images only. `flip`: half of them, left to right; `flip_crop`: and a random crop after padding by an eighth,
-    which suits a network that was trained so, or has the epochs to get used to it."""
+    augmentation: Augmentation = Augmentation()
+    """What the training samples are put through, each batch anew; it suits a network that was trained so, or has the
+    epochs to get used to it."""
 
 
 class Calibration(StrictModel):

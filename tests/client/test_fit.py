@@ -144,7 +144,14 @@ def test_labels_of_anomalies_alone_are_refused() -> None:
             model((4,)),
             dataset((4,), "float32"),
             InvalidSpec,
-            ["recipe.float.augmentation", "(4,)"],
+            ["recipe.float.augmentation.flip", "(4,)"],
+        ),
+        (
+            {"recipe": {"hardware_exact": {"epochs": 1, "distillation": 1, "augmentation": {"crop": 0.1}}}},
+            model(),
+            dataset(),
+            InvalidSpec,
+            ["recipe.hardware_exact.augmentation.crop is 0.1", "0.125 is the least", "(3, 8, 8)"],
         ),
         (
             {"mapping": {"layers": {"features.conv3": "digital"}}},

@@ -11,7 +11,7 @@ import torch
 from dianaq.spec import JobSpec
 from dianaq_quant.modules.exact import ExactInput
 from dianaq_quant.targets.diana import INT8
-from dianaq_quant.training.data import load_data
+from dianaq_quant.training.load import load_data
 
 PIXELS = np.arange(256, dtype=np.uint8)
 

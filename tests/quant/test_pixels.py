@@ -21,7 +21,7 @@ from dianaq_quant.graph.surgery import tied_nodes
 from dianaq_quant.interface import border_note, check_pixels
 from dianaq_quant.modules.fake import FakeConv2d, set_mode
 from dianaq_quant.modules.pixels import PixelGrid, PixelInput, PixelQuantiser
-from dianaq_quant.training.data import load_data
+from dianaq_quant.training.load import load_data
 
 from .builder import ModelBuilder, Tensor
 from .stages import canonical, imported

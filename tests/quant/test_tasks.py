@@ -16,8 +16,10 @@ from dianaq.errors import InvalidDataset
 from dianaq.events import EventBody, MetricsBody
 from dianaq.recipe import Training
 from dianaq.spec import JobSpec
-from dianaq_quant.training.data import Data, Normalisation, Split, load_data
+from dianaq_quant.training.batch import Batch
+from dianaq_quant.training.data import Data, Normalisation, Split
 from dianaq_quant.training.evaluate import evaluate
+from dianaq_quant.training.load import load_data
 from dianaq_quant.training.loop import train
 from dianaq_quant.training.objective import Objective
 from dianaq_quant.training.tasks import CLASSIFICATION, TASKS, Task, area_under_curve
@@ -104,7 +106,7 @@ def test_the_input_is_compared_normalised_and_in_the_shape_of_the_output() -> No
     flat = fx.symbolic_trace(nn.Sequential(nn.Flatten()))
     assert evaluate(flat, Split(image, None), normalise, RECONSTRUCTION).values == {"mse": 0.0}
     outputs = normalise(image).flatten(1) + 2
-    assert float(RECONSTRUCTION.loss(outputs, normalise(image), None)) == pytest.approx(4.0)
+    assert float(RECONSTRUCTION.loss(outputs, Batch(normalise(image), None))) == pytest.approx(4.0)
 
 
 def test_divergences() -> None:
@@ -213,7 +215,7 @@ def test_distillation_follows_the_teachers_output_not_the_input() -> None:
 
 def test_the_teachers_share_is_weighed_against_the_input() -> None:
     teacher, x = linear(torch.zeros(2, 2)), torch.ones(1, 2)
-    loss = Objective(0.25, teacher, RECONSTRUCTION)(torch.full((1, 2), 3.0), x, None)
+    loss = Objective(0.25, teacher, RECONSTRUCTION)(torch.full((1, 2), 3.0), Batch(x, None))
     assert float(loss) == pytest.approx(0.75 * 4 + 0.25 * 9)
 
 

@@ -15,9 +15,9 @@ from dianaq.events import EventBody, MetricsBody, ProgressBody
 from dianaq.recipe import Training
 from dianaq.spec import JobSpec, Preprocessing
 from dianaq_quant.targets.diana import INT8
-from dianaq_quant.training.augment import flip_crop
-from dianaq_quant.training.data import Data, Split, load_data
+from dianaq_quant.training.data import Data, Split
 from dianaq_quant.training.evaluate import evaluate
+from dianaq_quant.training.load import load_data
 from dianaq_quant.training.loop import train
 from dianaq_quant.training.objective import Objective
 
@@ -137,18 +137,6 @@ def test_a_loss_that_is_not_finite_is_refused_with_the_learning_rate(data: Data)
     with pytest.raises(QuantisationError, match=r"not finite.*1e\+30") as caught:
         fit(network(), data, Training(epochs=2, learning_rate=1e30, batch_size=32))
     assert caught.value.param == "recipe.float.learning_rate"
-
-
-def test_flip_crop_moves_and_mirrors_but_keeps_the_pixels() -> None:
-    x = torch.arange(1, 1 + 2 * 3 * 16 * 16, dtype=torch.float32).reshape(2, 3, 16, 16).repeat(16, 1, 1, 1)
-    y = flip_crop(x, torch.Generator().manual_seed(0))
-    assert y.shape == x.shape
-    for before, after in zip(x, y, strict=True):
-        inside = after[after != 0]
-        assert set(inside.tolist()) <= set(before.flatten().tolist())
-        assert len(inside) >= 3 * 14 * 14  # the crop is shifted by at most an eighth
-    mirrored = [bool((row[0, 8, :-1] > row[0, 8, 1:])[4:-4].all()) for row in y]
-    assert 0 < sum(mirrored) < len(mirrored)
 
 
 def saved(folder: Path, **arrays: np.ndarray) -> Path:

@@ -146,7 +146,7 @@ def export(state: State) -> None:
     assert state.integer is not None
     assert state.scales is not None
     wanted = state.spec.golden.samples
-    samples = state.loaded.normalise(state.loaded.calibration.x[:wanted])
+    samples = state.loaded.normalise(state.loaded.calibration.take(wanted).x)
     htvm, dory = (_deploy(state, state.integer, dialect) for dialect in ("htvm", "dory"))
     recorded = run_recording(htvm, samples)
     fed, given = htvm.fed(samples, recorded), htvm.given(recorded)
@@ -195,7 +195,7 @@ def verify_(state: State) -> None:
     _, split = data.report_split or ("calibration", data.calibration)
     entrance = state.integer.entrance
     x, real, random = sample_inputs(
-        data.normalise(split.x[:DATA_SAMPLES]), entrance.scale, state.spec.recipe.seed, entrance.origin
+        data.normalise(split.take(DATA_SAMPLES).x), entrance.scale, state.spec.recipe.seed, entrance.origin
     )
     executions = verify(state.integer, state.network, *state.files, x, state.deployed)
     state.report.add_verification(Verification(real, random, len(state.integer.layers) + 1, executions))

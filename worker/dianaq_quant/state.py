@@ -18,8 +18,9 @@ from dianaq_quant.export.layers import IntegerNetwork
 from dianaq_quant.graph import Editor, run_editors
 from dianaq_quant.modules.exact import Requantisation
 from dianaq_quant.report import Report
-from dianaq_quant.training.data import Data, load_data
+from dianaq_quant.training.data import Data
 from dianaq_quant.training.evaluate import evaluate
+from dianaq_quant.training.load import load_data
 from dianaq_quant.training.tasks import TASKS
 
 

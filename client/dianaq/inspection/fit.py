@@ -151,11 +151,12 @@ def _check_training(spec: JobSpec, target: Shape, dataset: DatasetInfo) -> None:
                     "add them, set its distillation to 1, or train for 0 epochs",
                     param=f"recipe.{iteration}.epochs",
                 )
-        if training.augmentation != "none" and len(target) != 3:
+        if fault := training.augmentation.fault(target):
+            name, why = fault
             raise InvalidSpec(
-                f"recipe.{iteration}.augmentation is {training.augmentation!r}, which takes images; the model's input "
-                f"has the shape {target}",
-                param=f"recipe.{iteration}.augmentation",
+                f"recipe.{iteration}.augmentation.{name} is {getattr(training.augmentation, name)}, {why}; "
+                f"the model's input has the shape {target}",
+                param=f"recipe.{iteration}.augmentation.{name}",
             )
 
 

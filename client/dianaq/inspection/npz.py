@@ -13,7 +13,7 @@ import numpy as np
 from dianaq.errors import InvalidDataset
 
 MAX_BYTES = 4 * 2**30
-"""A job holds the dataset in memory as it is stored; 4 GiB are 26 times CIFAR-10."""
+"""A job holds the dataset in memory as it is stored, or maps it; 4 GiB are 26 times CIFAR-10."""
 
 _READ_HEADER = {
     (1, 0): np.lib.format.read_array_header_1_0,

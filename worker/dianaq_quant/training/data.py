@@ -1,45 +1,54 @@
-"""A dataset as tensors in memory, and how a raw batch becomes the network's input."""
+"""A dataset as tensors, and how a raw batch becomes the network's input."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from dianaq.errors import InvalidDataset
-from dianaq.inspection.fit import input_layout
 from dianaq.ranges import QRange
-from dianaq.spec import JobSpec, Preprocessing
-from dianaq_quant.modules.pixels import ZERO, PixelGrid
-from dianaq_quant.targets.diana import ANALOG_INPUT, INT8
-from dianaq_quant.training.tasks import TASKS
+from dianaq_quant.modules.pixels import PixelGrid
 
 EVALUATION_BATCH = 250
 """Samples per batch where nothing is trained: large enough to keep two cores busy, small enough to stay within a
 few hundred MB for a 96 x 96 input."""
 
-BELOW_A_STEP = 1 - 2**-16
-"""Where pixels lie on the edges of the input's bins, they shall fall to one side however their normalisation was
-computed (float32 errors are some 2^-20 of a step): edges that lie a trace closer to zero see to that."""
-
 
 @dataclass(frozen=True)
 class Split:
-    """Raw samples (N, *input shape), as stored, and their labels (N,) if there are any."""
+    """Raw samples and their labels (N,) if there are any.
 
-    x: Tensor
+    Args:
+        stored: (M, *input shape), as the file has them: NHWC images are a permuted view.
+        rows: which of `stored` are the split's, (N,), in order; all of them without. Splits share what is stored:
+            picking copies indices alone.
+        mapped: `stored` lies in a file that is mapped into memory. It stays where it is, and batches are copied.
+    """
+
+    stored: Tensor
     y: Tensor | None
+    rows: Tensor | None = None
+    mapped: bool = False
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.stored if self.rows is None else self.rows)
+
+    @property
+    def x(self) -> Tensor:
+        """All samples, (N, *input shape); copied where they are some of those stored."""
+        return self.stored if self.rows is None else _take(self.stored, self.rows)
+
+    def gather(self, index: Tensor) -> Tensor:
+        """The samples of the given indices, (n,) on the device of `stored`: copied, as they lie in memory there."""
+        return _take(self.stored, index if self.rows is None else self.rows[index])
 
     def pick(self, index: Tensor) -> Split:
-        """The samples of the given indices, copied."""
-        return Split(self.x[index], None if self.y is None else self.y[index])
+        """The split of the samples of the given indices."""
+        labels = None if self.y is None else self.y[index.to(self.y.device)]
+        index = index.to(self.stored.device)
+        return replace(self, y=labels, rows=index if self.rows is None else self.rows[index])
 
     def normal(self) -> Split:
         """The samples that are not labelled as anomalies (1); all of them without labels."""
@@ -47,7 +56,17 @@ class Split:
 
     def take(self, count: int) -> Split:
         """The first samples."""
-        return Split(self.x[:count], None if self.y is None else self.y[:count])
+        labels = None if self.y is None else self.y[:count]
+        if self.rows is None:
+            return replace(self, stored=self.stored[:count], y=labels)
+        return replace(self, y=labels, rows=self.rows[:count])
+
+
+def _take(stored: Tensor, index: Tensor) -> Tensor:
+    """`stored[index]`, laid out as `stored` is: whole samples are copied, where indexing would go value by value."""
+    if stored.dim() == 4 and stored.is_contiguous(memory_format=torch.channels_last):
+        return stored.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
+    return stored.index_select(0, index)
 
 
 @dataclass(frozen=True)
@@ -57,10 +76,28 @@ class Normalisation:
     factor: Tensor
     offset: Tensor
 
+    @property
+    def device(self) -> torch.device:
+        """Where inputs are computed, wherever the raw batch is."""
+        return self.factor.device
+
     def __call__(self, raw: Tensor) -> Tensor:
-        """Raw batch to float32 network input; channels-last in memory, which the CPU kernels prefer."""
-        x = raw.to(torch.float32) * self.factor + self.offset
-        return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+        """Raw batch to float32 network input, a copy; channels-last in memory, which the CPU kernels prefer."""
+        raw = raw.to(self.device)
+        if raw.dim() != 4:
+            return raw.to(torch.float32) * self.factor + self.offset
+        x = torch.empty_like(raw, dtype=torch.float32, memory_format=torch.channels_last).copy_(raw)
+        # A line of pixels at a time: a loop over the channels of one alone is too short to be fast.
+        factor, offset = (
+            values.flatten().expand(raw.shape[1]).repeat(raw.shape[3]) for values in (self.factor, self.offset)
+        )
+        lines(x).mul_(factor).add_(offset)
+        return x
+
+
+def lines(x: Tensor) -> Tensor:
+    """The lines of channels-last maps (N, C, H, W): the same memory as (N, H, W * C)."""
+    return x.permute(0, 2, 3, 1).flatten(2)
 
 
 @dataclass(frozen=True)
@@ -92,6 +129,28 @@ class Data:
         order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
         return replace(self, train=self.train.pick(order[:samples]))
 
+    def to(self, device: torch.device | str) -> Data:
+        """On a device: the normalisation, labels and samples, but for samples that are mapped from a file."""
+        moved: dict[int, Tensor] = {}  # splits share what is stored
+
+        def move(split: Split) -> Split:
+            labels = None if split.y is None else split.y.to(device)
+            if split.mapped:
+                return replace(split, y=labels)
+            if id(split.stored) not in moved:
+                moved[id(split.stored)] = split.stored.to(device)
+            rows = None if split.rows is None else split.rows.to(device)
+            return replace(split, stored=moved[id(split.stored)], y=labels, rows=rows)
+
+        return replace(
+            self,
+            train=move(self.train),
+            val=None if self.val is None else move(self.val),
+            test=None if self.test is None else move(self.test),
+            calibration=move(self.calibration),
+            normalise=Normalisation(self.normalise.factor.to(device), self.normalise.offset.to(device)),
+        )
+
     @property
     def report_split(self) -> tuple[str, Split] | None:
         """The split on which figures are reported: `test`, else `val`; None where the labels it takes are missing."""
@@ -101,100 +160,9 @@ class Data:
         return None
 
 
-def load_data(path: Path, spec: JobSpec, input_shape: tuple[int, ...]) -> Data:
-    """Load an inspected dataset for a network of the given input shape (without batch).
-
-    Raises:
-        InvalidDataset: `train` is too small to hold validation data out of it, which training needs.
-    """
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    splits = {
-        name: _split(arrays, name, spec.preprocessing, input_shape)
-        for name in ("train", "val", "test")
-        if f"x_{name}" in arrays
-    }
-    generator = torch.Generator().manual_seed(spec.recipe.seed)
-    train, val = splits["train"], splits.get("val")
-    task = TASKS[spec.task]
-    if task.labels_anomalies:
-        train = train.normal()
-    order = torch.randperm(len(train), generator=generator)
-    measurable = train.y is not None or not task.needs_labels
-    if val is None and len(train) > 1 and (measurable or spec.recipe.trains):
-        held_out = min(max(1, round(len(train) * spec.recipe.validation_fraction)), len(train) - 1)
-        train, val = train.pick(order[held_out:]), train.pick(order[:held_out])
-        order = torch.randperm(len(train), generator=generator)
-    if val is None and spec.recipe.trains:
-        raise InvalidDataset("x_train has one sample to train on; at least two are needed, or x_val", param="x_train")
-    calibration = train.pick(order[: spec.recipe.calibration.samples])
-    is_image = arrays["x_train"].dtype == np.uint8
-    normalise = _normalisation(spec.preprocessing, input_shape, is_image)
-    pixels = _pixel_grid(spec.preprocessing, input_shape) if spec.interface.input == "pixels" else None
-    steps = _input_steps(spec.preprocessing, is_image) if pixels is None else {}
-    held_out = "val" not in splits
-    return Data(train, val, splits.get("test"), calibration, normalise, steps, held_out, task.needs_labels, pixels)
-
-
 def batches(split: Split, size: int = EVALUATION_BATCH) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Consecutive slices of a split, in order."""
+    """Consecutive batches of a split, in order."""
     for start in range(0, len(split), size):
         part = slice(start, start + size)
-        yield split.x[part], None if split.y is None else split.y[part]
-
-
-def _split(
-    arrays: dict[str, np.ndarray], name: str, preprocessing: Preprocessing, input_shape: tuple[int, ...]
-) -> Split:
-    x, y = arrays[f"x_{name}"], arrays.get(f"y_{name}")
-    tensor = torch.from_numpy(x)
-    layout = input_layout(tuple(x.shape[1:]), input_shape, preprocessing.layout)
-    if layout == "nhwc_to_nchw":
-        tensor = tensor.permute(0, 3, 1, 2)
-    elif layout == "add_channel":
-        tensor = tensor.unsqueeze(1)
-    elif layout == "flatten":
-        tensor = tensor.flatten(1)
-    return Split(tensor, None if y is None else torch.from_numpy(y.astype(np.int64)))
-
-
-def _value_range(preprocessing: Preprocessing, is_image: bool) -> tuple[float, float]:
-    return preprocessing.value_range or ((0.0, 255.0) if is_image else (0.0, 1.0))
-
-
-def _normalisation(preprocessing: Preprocessing, input_shape: tuple[int, ...], is_image: bool) -> Normalisation:
-    """`((x - lo) / (hi - lo) - mean) / std` as one multiplication and one addition."""
-    lo, hi = _value_range(preprocessing, is_image)
-    mean = torch.tensor(preprocessing.mean, dtype=torch.float64)
-    std = torch.tensor(preprocessing.std, dtype=torch.float64)
-    factor = 1.0 / ((hi - lo) * std)
-    offset = -(lo / (hi - lo) + mean) / std
-    shape = (-1, 1, 1) if len(input_shape) == 3 else (-1,)
-    return Normalisation(factor.float().reshape(shape), offset.float().reshape(shape))
-
-
-def _pixel_grid(preprocessing: Preprocessing, input_shape: tuple[int, ...]) -> PixelGrid:
-    """`((p - lo) / (hi - lo) - mean) / std` as `step * (p - 128) + origin`, per channel."""
-    lo, hi = _value_range(preprocessing, is_image=True)
-    mean, std = np.broadcast_arrays(preprocessing.mean, preprocessing.std)
-    steps, origins = 1 / ((hi - lo) * std), ((ZERO - lo) / (hi - lo) - mean) / std
-    return PixelGrid(tuple(steps.tolist()), tuple(origins.tolist()), len(input_shape) - 1)
-
-
-def _input_steps(preprocessing: Preprocessing, is_image: bool) -> dict[QRange, float]:
-    """The real value of the smallest power-of-two number of pixel steps that maps 0..255 into a range, by range.
-
-    Empty where the stored values are no pixels or the channels' normalisations differ. A range that is symmetric has
-    one integer less than the power of two, and clips its darkest pixels by one.
-    """
-    if not is_image or len(set(preprocessing.mean)) > 1 or len(set(preprocessing.std)) > 1:
-        return {}
-    lo, hi = _value_range(preprocessing, is_image)
-    zero = lo + preprocessing.mean[0] * (hi - lo)  # the pixel value that becomes 0
-    found = {}
-    for qrange in (INT8, ANALOG_INPUT):
-        steps = 1
-        while not ((-qrange.hi - 1) * steps <= 0 - zero and 255 - zero < (qrange.hi + 1) * steps):
-            steps *= 2
-        found[qrange] = steps * BELOW_A_STEP / ((hi - lo) * preprocessing.std[0])
-    return found
+        x = split.stored[part] if split.rows is None else _take(split.stored, split.rows[part])
+        yield x, None if split.y is None else split.y[part]

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from dianaq.errors import JobCancelled, QuantisationError
 from dianaq.events import EventBody, Iteration, MetricsBody, ProgressBody
 from dianaq.recipe import Training
 from dianaq_quant.modules.quantiser import Scale
-from dianaq_quant.training.augment import flip, flip_crop
 from dianaq_quant.training.batch_norm import reestimate_batch_norm
 from dianaq_quant.training.data import Data
+from dianaq_quant.training.feed import Feed
 from dianaq_quant.training.objective import Objective
 from dianaq_quant.training.tasks import CLASSIFICATION, Task
 
@@ -53,9 +53,9 @@ def train(
     assert data.val is not None, "checked before the job started"
     data = data.part(settings.samples, seed)
     objective = Objective(settings.distillation, teacher, task)
-    generator = torch.Generator().manual_seed(seed)
+    feed = Feed(data, settings, seed, iteration)
     optimiser = _optimiser(network, settings)
-    steps = max(1, len(data.train) // settings.batch_size)  # the last, smaller batch is left out
+    steps = feed.steps
     rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps, settings))
     best = None if data.held_out else objective.figure(network, data)
     best_state = copy.deepcopy(network.state_dict())
@@ -64,8 +64,8 @@ def train(
     for epoch in range(1, settings.epochs + 1):
         network.train()
         total = 0.0
-        for step, (x, y) in enumerate(_shuffled(data, settings, generator), 1):
-            loss = objective(network(x), x, y)
+        for step, batch in enumerate(feed.epoch(epoch), 1):
+            loss = objective(network(batch.x), batch)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -105,21 +105,6 @@ def _average(averaged: nn.Module, network: nn.Module, decay: float, step: int) -
     torch._foreach_lerp_(list(averaged.parameters()), list(network.parameters()), weight)
     for mean, present in zip(averaged.buffers(), network.buffers(), strict=True):
         mean.copy_(present)
-
-
-def _shuffled(data: Data, settings: Training, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """One epoch of whole batches: indexed, normalised and augmented as tensors."""
-    split = data.train
-    order = torch.randperm(len(split), generator=generator)
-    size = min(settings.batch_size, len(split))
-    for start in range(0, len(split) - size + 1, size):
-        chosen = order[start : start + size]
-        x = data.normalise(split.x[chosen])
-        if settings.augmentation == "flip":
-            x = flip(x, generator)
-        elif settings.augmentation == "flip_crop":
-            x = flip_crop(x, generator)
-        yield x, None if split.y is None else split.y[chosen]
 
 
 def _rate(step: int, steps_per_epoch: int, settings: Training) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
+from dianaq_quant.training.batch import Batch
 from dianaq_quant.training.data import Data, batches
 from dianaq_quant.training.evaluate import evaluate
 from dianaq_quant.training.tasks import CLASSIFICATION, Task
@@ -33,15 +34,15 @@ class Objective:
     teacher: fx.GraphModule | None
     task: Task = CLASSIFICATION
 
-    def __call__(self, outputs: Tensor, x: Tensor, labels: Tensor | None) -> Tensor:
-        """The loss of a batch: outputs (N, ...) for inputs x; labels (N,) if the task's loss counts and takes them."""
+    def __call__(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """The loss of the outputs (N, ...) for a batch, with labels if the task's loss counts and takes them."""
         loss = torch.zeros((), device=outputs.device)
         if self.distillation < 1:
-            loss = loss + (1 - self.distillation) * self.task.loss(outputs, x, labels)
+            loss = loss + (1 - self.distillation) * self.task.loss(outputs, batch)
         if self.distillation > 0:
             assert self.teacher is not None, "the pipeline keeps the float network"
             with torch.no_grad():
-                target = self.teacher(x)
+                target = self.teacher(batch.x)
             loss = loss + self.distillation * self.task.divergence(outputs, target)
         return loss
 
@@ -58,8 +59,8 @@ class Objective:
             training = network.training
             network.eval()
             with torch.no_grad():
-                inputs = ((data.normalise(x), y) for x, y in batches(val))
-                losses = [float(self(network(x), x, y)) * len(x) for x, y in inputs]
+                inputs = (Batch(data.normalise(raw), labels) for raw, labels in batches(val))
+                losses = [float(self(network(batch.x), batch)) * len(batch.x) for batch in inputs]
             network.train(training)
             values["objective_val"] = sum(losses) / len(val)
             key = (-values["objective_val"],)

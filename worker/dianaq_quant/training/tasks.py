@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dianaq.spec import TaskName
+from dianaq_quant.training.batch import Batch
 
-Batch = tuple[Tensor, Tensor, Tensor | None]
-"""A network's outputs, its inputs, and the labels (N,) if there are any."""
+Answers = tuple[Tensor, Tensor, Tensor | None]
+"""A network's outputs for a batch, its inputs, and the labels (N,) if there are any."""
 
 TOP = 5
 """Top-5 is the field's second figure of a classifier (Russakovsky et al., 2015); with five classes or fewer it says
@@ -41,15 +42,15 @@ class Task(ABC):
     """Whether labels say what is an anomaly (1); those are measured, never trained on or calibrated with."""
 
     @abstractmethod
-    def loss(self, outputs: Tensor, x: Tensor, labels: Tensor | None) -> Tensor:
-        """The loss of a batch of outputs (N, ...) for network inputs x (N, ...) and labels (N,)."""
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """The loss of the outputs (N, ...) for a batch of inputs."""
 
     @abstractmethod
     def divergence(self, outputs: Tensor, teacher: Tensor) -> Tensor:
         """How far a batch of outputs is from a teacher's, both (N, ...)."""
 
     @abstractmethod
-    def measure(self, batches: Iterable[Batch]) -> Figures:
+    def measure(self, batches: Iterable[Answers]) -> Figures:
         """The figures of a network that gave these outputs."""
 
     @abstractmethod
@@ -63,17 +64,21 @@ class Classification(Task):
     needs_labels = True
     labels_anomalies = False
 
-    def loss(self, outputs: Tensor, x: Tensor, labels: Tensor | None) -> Tensor:
-        """Cross-entropy of the labels."""
-        assert labels is not None, "checked before the job started"
-        return F.cross_entropy(outputs, labels)
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of the labels; of mixed samples that of both labels, by their shares (Zhang et al., 2018)."""
+        assert batch.labels is not None, "checked before the job started"
+        if batch.mixed is None:
+            return F.cross_entropy(outputs, batch.labels)
+        assert batch.mixed.labels is not None, "as many as the batch has"
+        own, other = (F.cross_entropy(outputs, y, reduction="none") for y in (batch.labels, batch.mixed.labels))
+        return torch.lerp(other, own, batch.mixed.shares).mean()
 
     def divergence(self, outputs: Tensor, teacher: Tensor) -> Tensor:
         """Kullback-Leibler divergence of the class probabilities (Hinton et al., 2015)."""
         target = F.log_softmax(teacher, 1)
         return F.kl_div(F.log_softmax(outputs, 1), target, log_target=True, reduction="batchmean")
 
-    def measure(self, batches: Iterable[Batch]) -> Figures:
+    def measure(self, batches: Iterable[Answers]) -> Figures:
         """`top1`, `top5`, and `loss`, the mean cross-entropy."""
         samples, first, among, loss, classes = 0, 0, 0, 0.0, 0
         for outputs, _, labels in batches:
@@ -96,15 +101,15 @@ class Reconstruction(Task):
     needs_labels = False
     labels_anomalies = True
 
-    def loss(self, outputs: Tensor, x: Tensor, labels: Tensor | None) -> Tensor:
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Mean squared error to the network's input (normalised, augmented); training data hold no anomalies."""
-        return F.mse_loss(outputs, x.reshape(outputs.shape))
+        return F.mse_loss(outputs, batch.x.reshape(outputs.shape))
 
     def divergence(self, outputs: Tensor, teacher: Tensor) -> Tensor:
         """Mean squared error to the teacher's output."""
         return F.mse_loss(outputs, teacher)
 
-    def measure(self, batches: Iterable[Batch]) -> Figures:
+    def measure(self, batches: Iterable[Answers]) -> Figures:
         """`mse` of the samples that are not labelled as anomalies; with labels of both kinds, `auc`.
 
         A sample's anomaly score is its mean squared error.

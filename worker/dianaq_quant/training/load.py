@@ -1,0 +1,116 @@
+"""A dataset file as the splits that a job works with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dianaq.errors import InvalidDataset
+from dianaq.inspection.fit import input_layout
+from dianaq.ranges import QRange
+from dianaq.spec import JobSpec, Preprocessing
+from dianaq_quant.modules.pixels import ZERO, PixelGrid
+from dianaq_quant.targets.diana import ANALOG_INPUT, INT8
+from dianaq_quant.training.data import Data, Normalisation, Split
+from dianaq_quant.training.stored import MAPPED_BEYOND, read_arrays
+from dianaq_quant.training.tasks import TASKS
+
+BELOW_A_STEP = 1 - 2**-16
+"""Where pixels lie on the edges of the input's bins, they shall fall to one side however their normalisation was
+computed (float32 errors are some 2^-20 of a step): edges that lie a trace closer to zero see to that."""
+
+
+def load_data(path: Path, spec: JobSpec, input_shape: tuple[int, ...], *, budget: int = MAPPED_BEYOND) -> Data:
+    """Load an inspected dataset for a network of the given input shape (without batch).
+
+    Args:
+        budget: bytes of samples that a split has in memory; with more, they are mapped from the file.
+
+    Raises:
+        InvalidDataset: `train` is too small to hold validation data out of it, which training needs.
+    """
+    arrays, mapped = read_arrays(path, budget)
+    splits = {
+        name: _split(arrays, name, spec.preprocessing, input_shape, f"x_{name}" in mapped)
+        for name in ("train", "val", "test")
+        if f"x_{name}" in arrays
+    }
+    generator = torch.Generator().manual_seed(spec.recipe.seed)
+    train, val = splits["train"], splits.get("val")
+    task = TASKS[spec.task]
+    if task.labels_anomalies:
+        train = train.normal()
+    order = torch.randperm(len(train), generator=generator)
+    measurable = train.y is not None or not task.needs_labels
+    if val is None and len(train) > 1 and (measurable or spec.recipe.trains):
+        held_out = min(max(1, round(len(train) * spec.recipe.validation_fraction)), len(train) - 1)
+        train, val = train.pick(order[held_out:]), train.pick(order[:held_out])
+        order = torch.randperm(len(train), generator=generator)
+    if val is None and spec.recipe.trains:
+        raise InvalidDataset("x_train has one sample to train on; at least two are needed, or x_val", param="x_train")
+    calibration = train.pick(order[: spec.recipe.calibration.samples])
+    is_image = arrays["x_train"].dtype == np.uint8
+    normalise = _normalisation(spec.preprocessing, input_shape, is_image)
+    pixels = _pixel_grid(spec.preprocessing, input_shape) if spec.interface.input == "pixels" else None
+    steps = _input_steps(spec.preprocessing, is_image) if pixels is None else {}
+    held_out = "val" not in splits
+    return Data(train, val, splits.get("test"), calibration, normalise, steps, held_out, task.needs_labels, pixels)
+
+
+def _split(
+    arrays: dict[str, np.ndarray], name: str, preprocessing: Preprocessing, input_shape: tuple[int, ...], mapped: bool
+) -> Split:
+    x, y = arrays[f"x_{name}"], arrays.get(f"y_{name}")
+    tensor = torch.from_numpy(x)
+    layout = input_layout(tuple(x.shape[1:]), input_shape, preprocessing.layout)
+    if layout == "nhwc_to_nchw":
+        tensor = tensor.permute(0, 3, 1, 2)
+    elif layout == "add_channel":
+        tensor = tensor.unsqueeze(1)
+    elif layout == "flatten":
+        tensor = tensor.flatten(1)
+    return Split(tensor, None if y is None else torch.from_numpy(y.astype(np.int64)), mapped=mapped)
+
+
+def _value_range(preprocessing: Preprocessing, is_image: bool) -> tuple[float, float]:
+    return preprocessing.value_range or ((0.0, 255.0) if is_image else (0.0, 1.0))
+
+
+def _normalisation(preprocessing: Preprocessing, input_shape: tuple[int, ...], is_image: bool) -> Normalisation:
+    """`((x - lo) / (hi - lo) - mean) / std` as one multiplication and one addition."""
+    lo, hi = _value_range(preprocessing, is_image)
+    mean = torch.tensor(preprocessing.mean, dtype=torch.float64)
+    std = torch.tensor(preprocessing.std, dtype=torch.float64)
+    factor = 1.0 / ((hi - lo) * std)
+    offset = -(lo / (hi - lo) + mean) / std
+    shape = (-1, 1, 1) if len(input_shape) == 3 else (-1,)
+    return Normalisation(factor.float().reshape(shape), offset.float().reshape(shape))
+
+
+def _pixel_grid(preprocessing: Preprocessing, input_shape: tuple[int, ...]) -> PixelGrid:
+    """`((p - lo) / (hi - lo) - mean) / std` as `step * (p - 128) + origin`, per channel."""
+    lo, hi = _value_range(preprocessing, is_image=True)
+    mean, std = np.broadcast_arrays(preprocessing.mean, preprocessing.std)
+    steps, origins = 1 / ((hi - lo) * std), ((ZERO - lo) / (hi - lo) - mean) / std
+    return PixelGrid(tuple(steps.tolist()), tuple(origins.tolist()), len(input_shape) - 1)
+
+
+def _input_steps(preprocessing: Preprocessing, is_image: bool) -> dict[QRange, float]:
+    """The real value of the smallest power-of-two number of pixel steps that maps 0..255 into a range, by range.
+
+    Empty where the stored values are no pixels or the channels' normalisations differ. A range that is symmetric has
+    one integer less than the power of two, and clips its darkest pixels by one.
+    """
+    if not is_image or len(set(preprocessing.mean)) > 1 or len(set(preprocessing.std)) > 1:
+        return {}
+    lo, hi = _value_range(preprocessing, is_image)
+    zero = lo + preprocessing.mean[0] * (hi - lo)  # the pixel value that becomes 0
+    found = {}
+    for qrange in (INT8, ANALOG_INPUT):
+        steps = 1
+        while not ((-qrange.hi - 1) * steps <= 0 - zero and 255 - zero < (qrange.hi + 1) * steps):
+            steps *= 2
+        found[qrange] = steps * BELOW_A_STEP / ((hi - lo) * preprocessing.std[0])
+    return found
