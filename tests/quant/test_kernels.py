@@ -6,9 +6,10 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,15 +49,11 @@ def values(shape: tuple[int, ...], seed: int, spread: float = 40.0) -> Tensor:
     return x
 
 
-def both(compute: Callable[[], tuple[Tensor | None, ...]]) -> Iterator[tuple[Tensor, Tensor]]:
+def both(compute: Callable[[], tuple[Tensor, ...]]) -> list[tuple[Tensor, Tensor]]:
     """Each result by a kernel and by tensor operations."""
     compiled = compute()
     with without_kernels():
-        plain = compute()
-    for one, other in zip(compiled, plain, strict=True):
-        assert (one is None) == (other is None)
-        if one is not None and other is not None:
-            yield one, other
+        return list(zip(compiled, compute(), strict=True))
 
 
 def same(one: Tensor, other: Tensor) -> bool:
@@ -68,20 +65,22 @@ def same(one: Tensor, other: Tensor) -> bool:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_quantising_is_the_same_to_the_bit(shape: tuple[int, ...], layout: str) -> None:
     x, other, gradient = (LAYOUTS[layout](values(shape, seed)) for seed in range(3))
-    settings = [
+    for settings in (
         {"divisor": torch.tensor(0.3), "addend": 0.5, "factor": torch.tensor(0.3)},
         {"divisor": 8.0, "other": other},
-        {"divisor": 1.0, "addend": 0.5, "mask": False},
-    ]
-    for options in settings:
-        divisor = options.pop("divisor")
-        for one, another in both(lambda d=divisor, o=options: kernels.quantise(x, d, -8, 7, **o)):  # type: ignore[misc]
-            assert same(one, another)
-    _, inside = kernels.quantise(x, 1.0, -8, 7)
-    assert inside is not None
-    for factor in (1.0, 0.125):
-        for one, another in both(lambda f=factor: (kernels.pass_inside(gradient, inside, f),)):  # type: ignore[misc]
-            assert same(one, another)
+    ):
+
+        def through(factor: float, options: Mapping[str, Any] = settings) -> tuple[Tensor, Tensor, Tensor]:
+            """What is quantised, with and without a mask, and a gradient that passes it."""
+            y, mask = kernels.quantise(x, lo=-8, hi=7, **options)
+            plain, none = kernels.quantise(x, lo=-8, hi=7, **options, mask=False)
+            assert mask is not None
+            assert none is None
+            return y, plain, kernels.pass_inside(gradient, mask, factor)
+
+        for factor in (1.0, 0.125):
+            for one, another in both(lambda f=factor: through(f)):  # type: ignore[misc]
+                assert same(one, another)
 
 
 def noise_for(channels: int, seed: int, sigma: float = 0.5) -> Noise:
@@ -111,7 +110,7 @@ def test_conversions_and_their_gradients_are_the_same_to_the_bit(
     for one, another in both(lambda: kernels.convert(v, slope, offset, -32, 31, shift, noise)):
         assert same(one, another)
     _, code = kernels.convert(v, slope, offset, -32, 31, shift, noise)
-    found = list(both(lambda: kernels.convert_backward(gradient, code, slope, shift, noise)))
+    found = both(lambda: kernels.convert_backward(gradient, code, slope, shift, noise))
     assert same(*found[0])
     for one, another in found[1:]:  # sums, in another order
         torch.testing.assert_close(one, another, rtol=1e-6, atol=1e-5)

@@ -1,7 +1,7 @@
 """What quantisers do to whole tensors, in one pass over memory on the CPU (`kernels.c`), else by tensor operations.
 
 Both ways give the same bits, except that sums over a batch may differ in their last one. Every function takes and gives
-float32 tensors of any memory format; masks are bool and codes uint8, in the memory format of what they belong to.
+float32 tensors of any memory format.
 """
 
 from __future__ import annotations
@@ -64,6 +64,19 @@ class Shift:
     hi: int
 
 
+@dataclass(frozen=True)
+class Mask:
+    """Where nothing was clipped: a tensor to keep for the gradient.
+
+    Args:
+        values: bool, of the result's shape; or, of a compiled kernel, a bit for each value of it in memory, (n,) uint8.
+        strides: those of the result.
+    """
+
+    values: Tensor
+    strides: tuple[int, ...]
+
+
 def quantise(
     x: Tensor,
     divisor: Tensor | float,
@@ -74,7 +87,7 @@ def quantise(
     factor: Tensor | float = 1.0,
     other: Tensor | None = None,
     mask: bool = True,
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, Mask | None]:
     """`clip(floor((x + other) / divisor + addend), lo, hi) * factor`, and where nothing was clipped.
 
     Args:
@@ -89,23 +102,24 @@ def quantise(
         value = x if other is None else x + other
         rounded = torch.div(value, divisor).add_(addend).floor_()
         clipped = rounded.clamp(lo, hi)
-        inside = clipped == rounded if mask else None
+        inside = Mask(clipped == rounded, clipped.stride()) if mask else None
         return clipped.mul_(factor), inside
-    other = None if other is None else _like(other, x)
+    other = None if other is None else _laid_out(other, x.stride())
     y = torch.empty_like(x)
-    inside = torch.empty_like(x, dtype=torch.bool) if mask else None
-    compiled.quantise(_at(x), _at(other), _at(y), _at(inside), x.numel(), divisor, addend, lo, hi, factor)
-    return y, inside
+    bits = torch.empty(-(-x.numel() // 8), dtype=torch.uint8) if mask else None
+    compiled.quantise(_at(x), _at(other), _at(y), _at(bits), x.numel(), divisor, addend, lo, hi, factor)
+    return y, None if bits is None else Mask(bits, y.stride())
 
 
-def pass_inside(gradient: Tensor, inside: Tensor, factor: float = 1.0) -> Tensor:
+def pass_inside(gradient: Tensor, inside: Mask, factor: float = 1.0) -> Tensor:
     """`gradient * factor` where nothing was clipped, else 0."""
+    if inside.values.dtype == torch.bool:
+        return torch.where(inside.values, gradient if factor == 1.0 else gradient * factor, 0.0)
     compiled = library()
-    if compiled is None or gradient.dtype != torch.float32 or gradient.device.type != "cpu":
-        return torch.where(inside, gradient if factor == 1.0 else gradient * factor, 0.0)
-    gradient = _like(gradient, inside)
+    assert compiled is not None, "it made the mask"
+    gradient = _laid_out(gradient, inside.strides)
     out = torch.empty_like(gradient)
-    compiled.pass_inside(_at(gradient), _at(inside), _at(out), out.numel(), factor)
+    compiled.pass_inside(_at(gradient), _at(inside.values), _at(out), out.numel(), factor)
     return out
 
 
@@ -148,9 +162,9 @@ def _convert(
     code = (a + OFFSET).to(torch.uint8) + CONVERTED * (a == rounded).to(torch.uint8)
     y = a.mul_(slope.reshape(-1, 1, 1)).add_(offset.reshape(-1, 1, 1))
     if shift is not None:
-        y, inside = quantise(y, shift.divisor, shift.lo, shift.hi)
-        assert inside is not None
-        code += REQUANTISED * inside.to(torch.uint8)
+        shifted = (y / shift.divisor).floor()
+        y = shifted.clamp(shift.lo, shift.hi)
+        code += REQUANTISED * (y == shifted).to(torch.uint8)
     return y, code
 
 
@@ -166,11 +180,11 @@ def convert_backward(
     if compiled is None or not is_fit:
         passed = gradient
         if shift is not None:
-            passed = pass_inside(gradient, (code & REQUANTISED) != 0, 1 / shift.divisor)
+            passed = torch.where((code & REQUANTISED) != 0, gradient / shift.divisor, 0.0)
         a = (code & RESULT).to(gradient.dtype) - OFFSET
         slopes, offsets = (x.sum((0, 2, 3), dtype=torch.float64).to(slope.dtype) for x in (passed * a, passed))
-        return pass_inside(passed * passing.reshape(-1, 1, 1), (code & CONVERTED) != 0), slopes, offsets
-    gradient = _like(gradient, code)
+        return torch.where((code & CONVERTED) != 0, passed * passing.reshape(-1, 1, 1), 0.0), slopes, offsets
+    gradient = _laid_out(gradient, code.stride())
     out, passing = torch.empty_like(gradient), passing.contiguous()
     sums = torch.empty((2, channels), dtype=torch.float64)
     sizes = (code.numel() // channels, channels)
@@ -198,11 +212,9 @@ def _is_dense(x: Tensor) -> bool:
     return True
 
 
-def _like(x: Tensor, like: Tensor) -> Tensor:
-    """With the values where the other tensor has its own in memory."""
-    if x.stride() == like.stride() and x.shape == like.shape:
-        return x
-    return torch.empty_like(like, dtype=x.dtype).copy_(x)
+def _laid_out(x: Tensor, strides: tuple[int, ...]) -> Tensor:
+    """With its values in that order in memory."""
+    return x if x.stride() == strides else torch.empty_strided(x.shape, strides, dtype=x.dtype).copy_(x)
 
 
 def _at(x: Tensor | None) -> int | None:

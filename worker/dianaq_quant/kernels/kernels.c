@@ -8,6 +8,7 @@
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Values that one thread takes at a time: 16 KB of each array, so that what it reads and writes stays in its L1 cache,
  * and calls too small to be worth a second thread remain with one. */
@@ -15,30 +16,58 @@ enum { BLOCK = 4096 };
 
 static inline float clip(float x, float lo, float hi) { return x < lo ? lo : (x > hi ? hi : x); }
 
+/* A mask has a bit for each value, an eighth of a byte where the activation itself is four. Eight flags of a byte each
+ * become one byte by a multiplication that moves every flag to a bit of its own in the topmost byte, and come back by
+ * another one that copies the byte eight times, of which one bit each is left. */
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the flags of a mask would come back in another order"
+#endif
+
+static void pack(const uint8_t *restrict flags, uint8_t *restrict bits, int64_t n) {
+    for (int64_t i = 0; i < n; i += 8) {
+        uint64_t eight;
+        memcpy(&eight, flags + i, 8);
+        bits[i / 8] = (uint8_t)(eight * UINT64_C(0x0102040810204080) >> 56);
+    }
+}
+
+static void unpack(const uint8_t *restrict bits, uint8_t *restrict flags, int64_t n) {
+    for (int64_t i = 0; i < n; i += 8) {
+        const uint64_t eight = bits[i / 8] * UINT64_C(0x0101010101010101) & UINT64_C(0x8040201008040201);
+        memcpy(flags + i, &eight, 8);
+    }
+}
+
 /* y = clip(floor((x [+ other]) / divisor + addend), lo, hi) * factor, over n values.
- * inside: 1 where nothing was clipped; other and inside may be NULL. */
+ * inside: a bit for each, 1 where nothing was clipped; other and inside may be NULL. */
 void quantise(const float *restrict x, const float *restrict other, float *restrict y, uint8_t *restrict inside,
               int64_t n, float divisor, float addend, float lo, float hi, float factor) {
 #pragma omp parallel for schedule(static) if (n > BLOCK)
     for (int64_t start = 0; start < n; start += BLOCK) {
-        const int64_t end = start + BLOCK < n ? start + BLOCK : n;
-        for (int64_t i = start; i < end; i++) {
-            const float value = other ? x[i] + other[i] : x[i];
+        uint8_t flags[BLOCK];
+        const int64_t count = start + BLOCK < n ? BLOCK : n - start;
+        for (int64_t i = 0; i < count; i++) {
+            const float value = other ? x[start + i] + other[start + i] : x[start + i];
             const float rounded = floorf(value / divisor + addend);
             const float clipped = clip(rounded, lo, hi);
-            y[i] = clipped * factor;
-            if (inside) inside[i] = clipped == rounded;
+            y[start + i] = clipped * factor;
+            flags[i] = clipped == rounded;
         }
+        if (!inside) continue;
+        memset(flags + count, 0, (size_t)(-count & 7));
+        pack(flags, inside + start / 8, count);
     }
 }
 
-/* out = inside ? gradient * factor : 0, over n values. */
+/* out = inside ? gradient * factor : 0, over n values; inside as above. */
 void pass_inside(const float *restrict gradient, const uint8_t *restrict inside, float *restrict out, int64_t n,
                  float factor) {
 #pragma omp parallel for schedule(static) if (n > BLOCK)
     for (int64_t start = 0; start < n; start += BLOCK) {
-        const int64_t end = start + BLOCK < n ? start + BLOCK : n;
-        for (int64_t i = start; i < end; i++) out[i] = inside[i] ? gradient[i] * factor : 0.0f;
+        uint8_t flags[BLOCK];
+        const int64_t count = start + BLOCK < n ? BLOCK : n - start;
+        unpack(inside + start / 8, flags, count);
+        for (int64_t i = 0; i < count; i++) out[start + i] = flags[i] ? gradient[start + i] * factor : 0.0f;
     }
 }
 

@@ -15,7 +15,19 @@ from torch.autograd import Function
 
 from dianaq.ranges import QRange
 from dianaq_quant import kernels
-from dianaq_quant.kernels import Noise, Shift
+from dianaq_quant.kernels import Mask, Noise, Shift
+
+
+def _keep(ctx: Any, mask: Mask | None) -> None:
+    """Keep a mask for the gradient."""
+    assert mask is not None, "it was asked for"
+    ctx.save_for_backward(mask.values)
+    ctx.strides = mask.strides
+
+
+def _kept(ctx: Any) -> Mask:
+    (values,) = ctx.saved_tensors
+    return Mask(values, ctx.strides)
 
 
 class _Quantise(Function):
@@ -23,15 +35,14 @@ class _Quantise(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, other: Tensor | None, divisor: float, addend: float, lo: int, hi: int) -> Tensor:
-        y, inside = kernels.quantise(x, divisor, lo, hi, addend=addend, other=other)
-        ctx.save_for_backward(inside)
+        y, mask = kernels.quantise(x, divisor, lo, hi, addend=addend, other=other)
+        _keep(ctx, mask)
         ctx.divisor = divisor
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (inside,) = ctx.saved_tensors
-        gradient = kernels.pass_inside(grads[0], inside, 1 / ctx.divisor)
+        gradient = kernels.pass_inside(grads[0], _kept(ctx), 1 / ctx.divisor)
         return gradient, gradient if ctx.needs_input_grad[1] else None, None, None, None, None
 
 
@@ -50,14 +61,13 @@ class StraightThrough(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, lo: int, hi: int) -> Tensor:
-        y, inside = kernels.quantise(x, scale, lo, hi, addend=0.5, factor=scale)
-        ctx.save_for_backward(inside)
+        y, mask = kernels.quantise(x, scale, lo, hi, addend=0.5, factor=scale)
+        _keep(ctx, mask)
         return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (inside,) = ctx.saved_tensors
-        return kernels.pass_inside(grads[0], inside), None, None, None
+        return kernels.pass_inside(grads[0], _kept(ctx)), None, None, None
 
 
 class LearnedScale(Function):
