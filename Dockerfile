@@ -24,6 +24,8 @@ FROM base AS worker
 # torch as the package index provides it, with CUDA on Linux. For another build (CPU alone is a tenth of the size), give
 # the index that "Get started" on pytorch.org names for it: --build-arg TORCH_INDEX=URL
 ARG TORCH_INDEX=
+# Training compiles its kernels when it starts (worker/dianaq_quant/kernels); without a compiler it runs, and takes longer.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 RUN pip install ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} ".[worker]"
 USER dianaq
 VOLUME /data

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow check bench bench-accuracy bench-accuracy-long clean
+.PHONY: install demo test test-slow check bench bench-step bench-accuracy bench-accuracy-long clean
 
 install: .venv/.installed
 
@@ -32,6 +32,12 @@ check: install
 
 bench: install
 	$(BIN)/python benchmarks/service.py
+
+# PEERS=1 adds published frameworks to the comparison.
+bench-step: install
+	$(if $(PEERS),$(BIN)/python -m pip install --quiet '.[bench]')
+	$(BIN)/python benchmarks/step.py $(if $(PEERS),--peers)
+	$(BIN)/python benchmarks/feed.py --record
 
 bench-accuracy: install
 	$(BIN)/python benchmarks/accuracy.py
