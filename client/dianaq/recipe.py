@@ -16,13 +16,15 @@ from dianaq.quantisers import Quantisers
 from dianaq.strict import StrictModel
 
 Preset = Literal["ptq", "ptq-tuned", "qat"]
+Oscillations = Literal["none", "damp", "freeze"]
 
 
 class Training(StrictModel):
     """How one iteration is trained. Zero epochs leave the network as the iteration before gave it."""
 
     epochs: Annotated[int, Field(ge=0, le=10_000)] = 0
-    optimiser: Literal["sgd", "adam"] = "sgd"
+    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
+    """`adamw` takes the decay out of the gradient (Loshchilov and Hutter, 2019), where `adam` adds it to that."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Nesterov momentum; `sgd` only."""
@@ -31,6 +33,13 @@ class Training(StrictModel):
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     """Epochs (or part of one) over which the learning rate rises linearly from zero."""
+    clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest norm of all gradients together; a longer one is shortened to it. Not limited by default."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """End after so many epochs without a better validation figure than the best so far (that before training included,
+    where it competes); never by default. It is for `constant`: with `cosine` the figure often stands still while the
+    rate is high and rises as it falls to zero, and a training that is ended early never comes to that part. Give
+    `cosine` fewer epochs instead, or a patience of half of them, so that only a hopeless training is cut short."""
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 128
     samples: Annotated[int, Field(ge=2)] | None = None
     """Train on so many samples alone, a fixed random part of `train`; on all of them by default."""
@@ -40,6 +49,10 @@ class Training(StrictModel):
     reconstruction the mean squared error to them, the rest being that to the input."""
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay per step of the moving average of the weights that is evaluated and kept; at 0 the last weights are."""
+    oscillations: Oscillations = "none"
+    """What is done about weights that jump to and fro between two integers (Nagel et al., 2022), in layers whose
+    weights have at most 16 of them. `damp`: they are pulled to their integers, harder and harder; `freeze`: those that
+    jump too often stay, to the end of the iteration, at the integer where they have been most."""
     augmentation: Literal["none", "flip", "flip_crop"] = "none"
     """Images only. `flip`: half of them, left to right; `flip_crop`: and a random crop after padding by an eighth,
     which suits a network that was trained so, or has the epochs to get used to it."""
@@ -116,6 +129,15 @@ class Recipe(StrictModel):
     def _float_has_no_teacher(self) -> Self:
         if self.float_.distillation:
             raise ValueError("float.distillation must be 0: the float network is what the others are distilled from")
+        return self
+
+    @model_validator(mode="after")
+    def _float_has_no_integers(self) -> Self:
+        if self.float_.oscillations != "none":
+            raise ValueError(
+                f"float.oscillations must be 'none', not {self.float_.oscillations!r}: float weights have no integers "
+                "to jump between"
+            )
         return self
 
 
