@@ -41,8 +41,8 @@ def make_optimiser(network: nn.Module, settings: Training) -> torch.optim.Optimi
         group[_FULL_RATE] = group["lr"]
     groups = [group for group in groups if group["params"]]
     if settings.optimiser in _ADAPTIVE:
-        return _ADAPTIVE[settings.optimiser](groups)
-    return torch.optim.SGD(groups, momentum=settings.momentum, nesterov=settings.momentum > 0)
+        return _ADAPTIVE[settings.optimiser](groups, foreach=True)
+    return torch.optim.SGD(groups, momentum=settings.momentum, nesterov=settings.momentum > 0, foreach=True)
 
 
 _FULL_RATE = "full_rate"
