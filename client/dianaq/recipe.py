@@ -16,14 +16,16 @@ from dianaq.events import ITERATIONS, Iteration
 from dianaq.quantisers import Quantisers
 from dianaq.strict import StrictModel
 
-Preset = Literal["ptq", "ptq-tuned", "qat"]
+Preset = Literal["ptq", "ptq-tuned", "qat-fast", "qat", "qat-best"]
+Oscillations = Literal["none", "damp", "freeze"]
 
 
 class Training(StrictModel):
     """How one iteration is trained. Zero epochs leave the network as the iteration before gave it."""
 
     epochs: Annotated[int, Field(ge=0, le=10_000)] = 0
-    optimiser: Literal["sgd", "adam"] = "sgd"
+    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
+    """`adamw` takes the decay out of the gradient (Loshchilov and Hutter, 2019), where `adam` adds it to that."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Nesterov momentum; `sgd` only."""
@@ -32,6 +34,13 @@ class Training(StrictModel):
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     """Epochs (or part of one) over which the learning rate rises linearly from zero."""
+    clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest norm of all gradients together; a longer one is shortened to it. Not limited by default."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """End after so many epochs without a better validation figure than the best so far (that before training included,
+    where it competes); never by default. It is for `constant`: with `cosine` the figure often stands still while the
+    rate is high and rises as it falls to zero, and a training that is ended early never comes to that part. Give
+    `cosine` fewer epochs instead, or a patience of half of them, so that only a hopeless training is cut short."""
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 128
     samples: Annotated[int, Field(ge=2)] | None = None
     """Train on so many samples alone, a fixed random part of `train`; on all of them by default."""
@@ -41,6 +50,10 @@ class Training(StrictModel):
     reconstruction the mean squared error to them, the rest being that to the input."""
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay per step of the moving average of the weights that is evaluated and kept; at 0 the last weights are."""
+    oscillations: Oscillations = "none"
+    """What is done about weights that jump to and fro between two integers (Nagel et al., 2022), in layers whose
+    weights have at most 16 of them. `damp`: they are pulled to their integers, harder and harder; `freeze`: those that
+    jump too often stay, to the end of the iteration, at the integer where they have been most."""
     augmentation: Augmentation = Augmentation()
     """What the training samples are put through, each batch anew; it suits a network that was trained so, or has the
     epochs to get used to it."""
@@ -119,6 +132,15 @@ class Recipe(StrictModel):
             raise ValueError("float.distillation must be 0: the float network is what the others are distilled from")
         return self
 
+    @model_validator(mode="after")
+    def _float_has_no_integers(self) -> Self:
+        if self.float_.oscillations != "none":
+            raise ValueError(
+                f"float.oscillations must be 'none', not {self.float_.oscillations!r}: float weights have no integers "
+                "to jump between"
+            )
+        return self
+
 
 _TRAINED: dict[str, Any] = {
     "schedule": "cosine",
@@ -127,6 +149,11 @@ _TRAINED: dict[str, Any] = {
     # Rounding keeps the last weights jumping about their mean; their average over some 300 steps does not.
     "averaging": 0.997,
 }
+
+# With BatchNorm folded, gradients grow with the folded slopes: at a rate of 0.01 ResNets diverge.
+_EXACT: dict[str, Any] = {**_TRAINED, "epochs": 1, "learning_rate": 0.0005}
+
+_THOROUGH: dict[str, Any] = {**_TRAINED, "optimiser": "adam", "batch_size": 64, "averaging": 0.995}
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Post-training: calibrate, equalise, round weights, correct biases; nothing is trained.
@@ -149,10 +176,23 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
     },
     # Quantisation-aware training: with the chip's scales while BatchNorm is alive, then exactly as the chip computes.
-    "qat": {
+    "qat-fast": {
         "hardware_mapped": {**_TRAINED, "epochs": 2, "learning_rate": 0.02},
-        # With BatchNorm folded, gradients grow with the folded slopes: at a rate of 0.01 ResNets diverge.
-        "hardware_exact": {**_TRAINED, "epochs": 1, "learning_rate": 0.0005},
+        "hardware_exact": _EXACT,
+    },
+    # The same for longer: enough for a network that is fed crops or the like for the first time to gain from them.
+    "qat": {
+        "hardware_mapped": {**_TRAINED, "epochs": 6, "learning_rate": 0.02},
+        "hardware_exact": _EXACT,
+    },
+    # As long as it takes to bring ternary weights, on the analog core, next to the float network. Such a weight changes
+    # when the real one behind it crosses a threshold, typically 0.05 to 0.1 away: a step of Adam is about as long as
+    # its rate, so that a hundred steps can carry a weight across, and one alone cannot. Small batches, because it is
+    # the number of steps that counts.
+    "qat-best": {
+        "hardware_mapped": {**_THOROUGH, "epochs": 24, "learning_rate": 0.001},
+        # BatchNorm is integers now, and little is left to learn.
+        "hardware_exact": {**_THOROUGH, "epochs": 1, "learning_rate": 0.00005},
     },
 }
 

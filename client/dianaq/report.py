@@ -282,8 +282,6 @@ class JobReport(_Part):
     """What to look at before the network is deployed."""
     notes: list[str]
     verification: Annotated[VerificationReport | None, BeforeValidator(lambda found: found or None)]
-    timings: dict[str, float]
-    """Seconds by stage."""
 
     @property
     def stages(self) -> dict[str, Accuracy]:

@@ -3,6 +3,7 @@
 blobs/<owner>/<ab>/<sha256>      uploads, by content
 incoming/<random>                uploads on their way in
 work/<job>-<attempt>/            what an attempt makes before it is complete
+snapshots/<job>/<attempt>/       where an attempt's trainings are; the next attempt takes them over
 artifacts/<job>/<attempt>/       bundles; published by the job's row, not by being there
 logs/<job>-<attempt>.log         everything an attempt printed
 """
@@ -26,7 +27,7 @@ class Storage:
     def create(self) -> None:
         """Make the folders, and remove what crashed uploads left."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in ("blobs", "incoming", "work", "artifacts", "logs"):
+        for name in ("blobs", "incoming", "work", "snapshots", "artifacts", "logs"):
             (self.root / name).mkdir(exist_ok=True)
         for path in self.incoming.iterdir():
             # Uploads of other processes come and go meanwhile.
@@ -47,6 +48,9 @@ class Storage:
     def artifacts(self, job_id: str, attempt: int) -> Path:
         return self.root / "artifacts" / job_id / str(attempt)
 
+    def snapshots(self, job_id: str, attempt: int) -> Path:
+        return self.root / "snapshots" / job_id / str(attempt)
+
     def log(self, job_id: str, attempt: int) -> Path:
         return self.root / "logs" / f"{job_id}-{attempt}.log"
 
@@ -57,6 +61,31 @@ class Storage:
         parent = self.artifacts(job_id, attempt).parent
         if parent.is_dir() and not any(parent.iterdir()):
             parent.rmdir()
+
+    def inherit_snapshots(self, job_id: str, attempt: int) -> Path:
+        """The folder of an attempt's snapshots, which holds the newest one of each that former attempts left.
+
+        Their folders go: a former attempt that still runs has lost the job, and finds no place to write to.
+        """
+        folder = self.snapshots(job_id, attempt)
+        folder.mkdir(parents=True, exist_ok=True)
+        former = sorted((int(path.name) for path in folder.parent.iterdir()), reverse=True)
+        for number in former[former.index(attempt) + 1 :]:
+            for path in self.snapshots(job_id, number).glob("*.pt"):
+                if not (folder / path.name).exists():
+                    with suppress(FileNotFoundError):
+                        path.rename(folder / path.name)
+            shutil.rmtree(self.snapshots(job_id, number), ignore_errors=True)
+        return folder
+
+    def jobs_with_snapshots(self) -> list[str]:
+        """Ids of the jobs that any attempt left snapshots of."""
+        folder = self.root / "snapshots"
+        return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+
+    def discard_snapshots(self, job_id: str) -> None:
+        """Remove the snapshots of all attempts of a job that needs them no longer."""
+        shutil.rmtree(self.root / "snapshots" / job_id, ignore_errors=True)
 
     def discard_work(self, job_id: str, attempt: int) -> None:
         """Remove what an attempt made on the way to its bundle."""

@@ -87,7 +87,7 @@ def test_an_empty_file_changes_nothing(recipe: Path) -> None:
         ("[1, 2]", ["a mapping", "list"]),
         ("a: [1", ["not YAML", "line"]),
         ("!!python/object/apply:os.system [ls]", ["not YAML"]),
-        ("preset: fast", ["recipe.preset", "'ptq', 'ptq-tuned' or 'qat'", "'fast'"]),
+        ("preset: fast", ["recipe.preset", "'ptq', 'ptq-tuned', 'qat-fast', 'qat' or 'qat-best'", "'fast'"]),
         ("float: {learning_rate: -1}", ["recipe.float.learning_rate", "greater than 0", "-1"]),
         ("mapping: {layers: {conv: quantum}}", ["mapping.layers.conv", "digital"]),
     ],
@@ -158,7 +158,7 @@ def test_a_network_of_the_zoo_in_the_file(recipe: Path) -> None:
         ((*ZOO, "--width", "9"), "m", r"model\.width"),
         (ZOO, None, r"model\.weights is missing"),
         (("--start-from", "job_1"), "m", "start_from: .*must be <job id>/<iteration>"),
-        (("--start-from", "job_1/hardware_mapped", "--preset", "qat"), "m", r"recipe\.hardware_mapped\.epochs is 2"),
+        (("--start-from", "job_1/hardware_mapped", "--preset", "qat"), "m", r"recipe\.hardware_mapped\.epochs is 6"),
     ],
 )
 def test_refuses_bad_networks_and_starts(options: tuple[str, ...], model: str | None, words: str) -> None:

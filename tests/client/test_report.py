@@ -33,7 +33,7 @@ REPORT: dict[str, Any] = {
     "edits": [],
     "notes": [],
     "verification": {"data_samples": 1, "random_samples": 2, "tensors": 3, "executions": ["one", "two"]},
-    "timings": {"float": 1.5},
+    "timings": {"float": 1.5},  # written up to 0.1.0
 }
 
 

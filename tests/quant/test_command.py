@@ -66,6 +66,32 @@ def test_a_start(runs: Runs) -> None:
     assert runs[0]["spec"].start_from == "earlier/float"
 
 
+def test_a_resumable_run_and_a_profile(runs: Runs) -> None:
+    assert run("net.onnx") == 0
+    assert (runs[0]["snapshots"], runs[0]["spec"].profile) == (None, False)
+    assert run("net.onnx", "--resumable", "kept", "--profile") == 0
+    assert (runs[1]["snapshots"], runs[1]["spec"].profile) == (Path("kept"), True)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [((), "nothing was written"), (("--resumable", "kept"), "the same command goes on after the last whole epoch")],
+)
+def test_an_interrupt_says_what_is_left(
+    runs: Runs,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    words: str,
+) -> None:
+    def interrupted(*arguments: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "run", interrupted)
+    assert run("net.onnx", *options) == 130
+    assert words in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -23,7 +23,7 @@ from dianaq_quant.modules.fake import FakeLinear, fake_linear_op
 from dianaq_quant.modules.quantiser import SMALLEST, FakeQuantiser, Scale, WeightQuantiser
 from dianaq_quant.quantisers import quantiser_function, register_quantiser, registry
 from dianaq_quant.quantisers.functions import ClippedReLU, LearnedScale, Sign, StraightThrough, integers_of
-from dianaq_quant.training.loop import _optimiser
+from dianaq_quant.training.optimiser import make_optimiser
 
 INT4 = QRange(bitwidth=4, signed=True)
 SIGNS = QRange.model_validate("binary")
@@ -305,7 +305,7 @@ LEARNED = [
 def test_learned_scales_train_and_do_not_decay(spec: dict[str, Any], optimiser: str) -> None:
     layer = layer_of(spec)
     settings = Training(optimiser=optimiser, learning_rate=0.05, momentum=0.0, weight_decay=0.1)
-    steps = _optimiser(layer, settings)
+    steps = make_optimiser(layer, settings)
     decay = {id(p): group["weight_decay"] for group in steps.param_groups for p in group["params"]}
     assert decay == {id(layer.weight): 0.1, id(layer.bias): 0.0, id(layer.quantiser.scale.value): 0.0}
     before = layer.quantiser.scale.value.detach().clone()
@@ -326,7 +326,7 @@ def test_learned_scales_train_and_do_not_decay(spec: dict[str, Any], optimiser: 
 def test_pact_learns_the_bound_of_an_activation() -> None:
     quantiser = FakeQuantiser(QuantiserSpec(function="pact"), QRange(bitwidth=4, signed=False))
     quantiser.scale.set(0.1, 8, 15)
-    steps = _optimiser(quantiser, Training(learning_rate=2.0, momentum=0.0, weight_decay=0.5))
+    steps = make_optimiser(quantiser, Training(learning_rate=2.0, momentum=0.0, weight_decay=0.5))
     x = torch.linspace(0, 4, 50)
     first = float((quantiser(x).detach() - x).square().mean())
     for _ in range(200):

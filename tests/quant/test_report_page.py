@@ -184,7 +184,7 @@ ENUMERATED = {"stage", "core", "iteration"}
 def poisoned(value: Any, poison: str, key: str = "") -> Any:
     """A report in which every text, and every key that is not a field's name, ends in something."""
     if isinstance(value, dict):
-        inside = key in ("tensors", "versions", "samples", "timings", "spec", "checks", "interface")
+        inside = key in ("tensors", "versions", "samples", "spec", "checks", "interface")
         return {f"{name}{poison}" if inside else name: poisoned(entry, poison, name) for name, entry in value.items()}
     if isinstance(value, list):
         return [poisoned(entry, poison, key) for entry in value]

@@ -8,54 +8,27 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from torch import fx
 
 from dianaq.errors import JobCancelled, QuantisationError
-from dianaq.events import EventBody, MetricsBody, ProgressBody
+from dianaq.events import MetricsBody, ProgressBody
 from dianaq.recipe import Training
 from dianaq.spec import JobSpec, Preprocessing
 from dianaq_quant.targets.diana import INT8
 from dianaq_quant.training.data import Data, Split
 from dianaq_quant.training.evaluate import evaluate
 from dianaq_quant.training.load import load_data
-from dianaq_quant.training.loop import train
 from dianaq_quant.training.objective import Objective
 
 from .builder import ModelBuilder
-from .stages import UNCHANGED, canonical
+from .classes import CLASSES, fit, network, separable
+from .stages import UNCHANGED
 from .support import quantise, run_onnx
-
-CLASSES = 3
-
-
-def network() -> fx.GraphModule:
-    """A small classifier of 6 x 6 maps."""
-    b = ModelBuilder((1, 6, 6), seed=1)
-    y = b.relu(b.batch_norm(b.conv(b.input, 6, pads=(1, 1, 1, 1), bias=False)))
-    return canonical(b.build(b.gemm(b.flatten(b.global_pool(y)), CLASSES)))
-
-
-def separable(count: int, seed: int) -> Split:
-    """Maps whose class is the direction of their gradient: none, across, or down."""
-    generator = torch.Generator().manual_seed(seed)
-    y = torch.randint(0, CLASSES, (count,), generator=generator)
-    ramp = torch.linspace(-1, 1, 6)
-    shapes = torch.stack([torch.zeros(6, 6), ramp.sign().expand(6, 6), ramp.sign().reshape(6, 1).expand(6, 6)])
-    x = shapes[y] + 0.3 * torch.randn((count, 6, 6), generator=generator)
-    return Split(x.unsqueeze(1), y)
 
 
 @pytest.fixture
 def data() -> Data:
     training = separable(256, 0)
     return Data(training, separable(100, 1), None, training.take(64), UNCHANGED, None)
-
-
-def fit(net: fx.GraphModule, data: Data, settings: Training, **overrides: object) -> list[EventBody]:
-    events: list[EventBody] = []
-    options: dict[str, object] = {"iteration": "float", "seed": 0, "emit": events.append, "should_stop": lambda: False}
-    train(net, settings, data, **{**options, **overrides})  # type: ignore[arg-type]
-    return events
 
 
 SETTINGS = Training(epochs=8, learning_rate=0.1, batch_size=32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -21,7 +22,6 @@ from dianaq_service.storage import Storage
 FAKES = Path(__file__).parent / "fakes"
 OWNER = "default"
 CONTENT = b"uploaded"
-SHA256 = "ab" * 32
 
 MODEL_INFO = ModelInfo(
     opset=17,
@@ -34,24 +34,35 @@ MODEL_INFO = ModelInfo(
 SPLIT = SplitInfo(samples=100, sample_shape=(8, 8, 3), dtype="uint8", label_min=0, label_max=9)
 
 
-def add_uploads(database: Database, storage: Storage) -> dict[str, str]:
+def add_uploads(
+    database: Database, storage: Storage, model_content: bytes = CONTENT, dataset_content: bytes = CONTENT
+) -> dict[str, str]:
     """A model and a dataset; gives the part of a job spec that names them."""
-    blob = storage.blob(OWNER, SHA256)
-    blob.parent.mkdir(parents=True, exist_ok=True)
-    blob.write_bytes(CONTENT)
-    shared: dict[str, Any] = {"owner": OWNER, "name": "n", "sha256": SHA256, "size": len(CONTENT)}
-    model = ModelRow(id=new_id("mdl"), info=MODEL_INFO.model_dump(mode="json"), **shared)
+    model = ModelRow(id=new_id("mdl"), info=MODEL_INFO.model_dump(mode="json"), **_blob(storage, model_content))
     info = DatasetInfo(splits={"train": SPLIT})
-    dataset = DatasetRow(id=new_id("dat"), info=info.model_dump(mode="json"), **shared)
+    dataset = DatasetRow(id=new_id("dat"), info=info.model_dump(mode="json"), **_blob(storage, dataset_content))
     with database.write() as session:
         session.add_all([model, dataset])
     return {"model": model.id, "dataset": dataset.id}
 
 
+def _blob(storage: Storage, content: bytes) -> dict[str, Any]:
+    """Store a content as an upload is; what its row says of it."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    blob = storage.blob(OWNER, sha256)
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    blob.write_bytes(content)
+    return {"owner": OWNER, "name": "n", "sha256": sha256, "size": len(content)}
+
+
 def add_job(database: Database, storage: Storage, behaviour: int = 0) -> str:
     """A queued job for the fake pipeline."""
-    uploads = add_uploads(database, storage)
-    spec = JobSpec.model_validate({**uploads, "recipe": {"seed": behaviour}})
+    return add_job_of(database, add_uploads(database, storage), recipe={"seed": behaviour})
+
+
+def add_job_of(database: Database, uploads: dict[str, str], **changes: Any) -> str:
+    """A queued job."""
+    spec = JobSpec.model_validate({**uploads, **changes})
     row = JobRow(
         id=new_id("job"),
         owner=OWNER,

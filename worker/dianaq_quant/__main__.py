@@ -18,6 +18,12 @@ def main(argv: list[str] | None = None) -> int:
     add_model_argument(parser)
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="dataset, npz")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="OUT", help="folder of the bundle")
+    parser.add_argument(
+        "--resumable",
+        type=Path,
+        metavar="FOLDER",
+        help="write training down there after each epoch, and go on from it when the command is given again",
+    )
     add_job_options(parser)
     args = parser.parse_args(argv)
     from dianaq_quant.pipeline import run  # torch takes seconds to import; usage errors should not
@@ -31,15 +37,29 @@ def main(argv: list[str] | None = None) -> int:
             if path is not None and not path.is_file():
                 raise FileNotFoundError(f"no such file: {path}")
         check_model_file(spec, model)
-        run(spec, model_path=model, dataset_path=args.data, out_dir=args.out, emit=_tell, start_from=start)
+        run(
+            spec,
+            model_path=model,
+            dataset_path=args.data,
+            out_dir=args.out,
+            emit=_tell,
+            start_from=start,
+            snapshots=args.resumable,
+        )
     except (DianaqError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
+        print(f"interrupted; {_AFTER_INTERRUPT[args.resumable is not None]}", file=sys.stderr)
         return 130
     print(f"bundle: {args.out}")
     return 0
+
+
+_AFTER_INTERRUPT = {
+    False: "nothing was written",
+    True: "the same command goes on after the last whole epoch",
+}
 
 
 def _checkpoint(spec: JobSpec) -> Path | None:

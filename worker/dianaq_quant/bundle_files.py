@@ -15,6 +15,8 @@ PURPOSES = {
     "dory/out_layer*.txt": "every layer's output for it as integers, in DORY's order",
     "golden/*": "golden vectors: samples, and every layer's output for them",
     "checkpoints/*.pt": "the network after each iteration of this job; another job can start from one",
+    "tensorboard/*": "curves of each training, for TensorBoard: `tensorboard --logdir tensorboard`",
+    "profile/*": "one training step of each training, timed, for chrome://tracing; differs from run to run",
     "report.html": "the report, to be read in a browser: whether to deploy, figures, layers, cost, memory",
     "report.json": "the same for programs; `dianaq schema report` describes it",
     "README.md": "what the files are, how to hand them on, what was verified",

@@ -22,8 +22,9 @@ from dianaq_quant.readme import bundle_readme
 from dianaq_quant.report import Report
 from dianaq_quant.report_html import report_page
 from dianaq_quant.stages import STAGES, assign
-from dianaq_quant.starting import check_start
+from dianaq_quant.starting import check_start, identity
 from dianaq_quant.state import State
+from dianaq_quant.training.snapshots import Snapshots
 
 
 def run(
@@ -38,6 +39,7 @@ def run(
     module: nn.Module | None = None,
     input_shape: tuple[int, ...] = (),
     editors: Mapping[Stage, Sequence[Editor]] | None = None,
+    snapshots: Path | None = None,
 ) -> State:
     """Run a whole job and leave the bundle at `out_dir`, complete or not at all.
 
@@ -51,6 +53,9 @@ def run(
         start_from: the checkpoint that `spec.start_from` names; the stages up to its iteration are left out.
         module, input_shape: a network made in Python, in place of the file, and the shape of one sample of its input.
         editors: a user's own, which run before the stage's; none for `import`, before which there is no network.
+        snapshots: a folder in which trainings are written down after each epoch. A job that was run with it before, and
+            died, goes on from there, and gives the same bundle; the files of other jobs are ignored. No two runs may
+            have it at the same time. Nothing in it is needed once the bundle is there.
 
     Returns:
         The state that the last stage left: the exact and the integer network, and the report.
@@ -68,6 +73,11 @@ def run(
         state = State(
             spec, model_path, module, dataset_path, folder, emit, should_stop, report, empty, own, input_shape
         )
+        if snapshots is not None:
+            snapshots.mkdir(parents=True, exist_ok=True)
+            state.snapshots = Snapshots(snapshots, identity(spec, model_path, dataset_path, start_from), emit)
+        if spec.profile and not spec.recipe.trains:
+            state.note("no profile: the recipe trains nothing")
         stages = STAGES if start_from is None else _start(state, start_from)
         _check_editors(own, [name for name, _ in stages], "start_from leaves it out")
         for name, stage in stages:
@@ -77,8 +87,7 @@ def run(
             start = time.monotonic()
             state.report.add_edits(name, run_editors(state.network, state.editors.get(name, ())))
             stage(state)
-            report.timings[name] = time.monotonic() - start
-            emit(StageBody(stage=name, status="finished", seconds=round(report.timings[name], 3)))
+            emit(StageBody(stage=name, status="finished", seconds=round(time.monotonic() - start, 3)))
         files = {p.relative_to(folder).as_posix(): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
         (folder / "report.json").write_text(json.dumps(report.as_json(), indent=2) + "\n")
         (folder / "report.html").write_text(report_page(report.as_model(), files), encoding="utf-8")

@@ -45,7 +45,6 @@ class Report:
     """What the exported networks were rewritten to, per compiler, and what could not be."""
     warnings: list[str] = field(default_factory=list)
     """Those of the stages; what follows from the figures is added when the report is written."""
-    timings: dict[str, float] = field(default_factory=dict)
     layers: list[dict[str, Any]] = field(default_factory=list)
     interface: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -134,14 +133,7 @@ class Report:
             "format": FORMAT,
             "spec": self.spec.model_dump(mode="json", by_alias=True),
             "seed": self.spec.recipe.seed,
-            "versions": {
-                "dianaq": __version__,
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "onnx": onnx.__version__,
-                "onnxruntime": onnxruntime.__version__,
-                "numpy": np.__version__,
-            },
+            "versions": versions(),
             "started_from": self.started_from,
             "device": "cpu",
             "threads": torch.get_num_threads(),
@@ -162,8 +154,19 @@ class Report:
             "notes": self.notes,
             "verification": self.verification,
             "checks": self.checks,
-            "timings": {stage: round(seconds, 3) for stage, seconds in self.timings.items()},
         }
+
+
+def versions() -> dict[str, str]:
+    """What a job is computed with."""
+    return {
+        "dianaq": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "numpy": np.__version__,
+    }
 
 
 def describe_layers(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from dianaq.cores import NoiseSweep
 from dianaq.errors import InvalidSpec
-from dianaq.events import EventBody, Iteration, MetricsBody, Stage
+from dianaq.events import EventBody, Iteration, LogBody, MetricsBody, Stage
 from dianaq.inspection import check_interface, inspect_dataset
 from dianaq.ranges import QRange
 from dianaq.recipe import Training
@@ -30,10 +30,12 @@ from dianaq_quant.state import State
 from dianaq_quant.targets.diana import TERNARY
 from dianaq_quant.training.calibrate import calibrate, correct_biases, observe
 from dianaq_quant.training.calibrate_analog import calibrate_analog
+from dianaq_quant.training.curves import EVENTS
 from dianaq_quant.training.loop import train
 from dianaq_quant.training.noise_sweep import noise_sweep
 from dianaq_quant.training.rounding import round_weights
 from dianaq_quant.training.tasks import TASKS
+from dianaq_quant.training.trace import trace_step
 from dianaq_quant.verify import DATA_SAMPLES, Verification, sample_inputs, verify
 
 
@@ -83,9 +85,10 @@ def hardware_mapped(state: State) -> None:
     recipe, data = state.spec.recipe, state.loaded
     if _has_analog(state):
         observe(state.network, data.calibration, data.normalise)  # for the scales of what analog layers read
-    for step in recipe.progressive:
+    for number, step in enumerate(recipe.progressive, 1):
         _map(state, step.range)
-        _fit(state, "hardware_mapped", recipe.hardware_mapped.model_copy(update={"epochs": step.epochs}))
+        settings = recipe.hardware_mapped.model_copy(update={"epochs": step.epochs})
+        _fit(state, f"hardware_mapped-{number}", "hardware_mapped", settings)
     _map(state, TERNARY)
     _train(state, "hardware_mapped")
 
@@ -231,36 +234,57 @@ def _map(state: State, analog_weights: QRange) -> None:
 
 def _train(state: State, iteration: Iteration) -> None:
     """Train an iteration as the recipe says, then measure it and keep its network."""
-    _fit(state, iteration, state.spec.recipe.training(iteration))
+    _fit(state, iteration, iteration, state.spec.recipe.training(iteration))
     state.measure(iteration)
     origin = origin_of(state.spec, state.input_shape, state.model_path, state.start)
     path = state.folder / "checkpoints" / f"{iteration}.pt"
     save(state.network, path, iteration=iteration, origin=origin, teacher=state.teacher)
 
 
-def _fit(state: State, iteration: Iteration, settings: Training) -> None:
-    """Train, with the recipe's noise in the converters of analog layers."""
-    recipe = state.spec.recipe
+def _fit(state: State, training: str, iteration: Iteration, settings: Training) -> None:
+    """Train, with the recipe's noise in the converters of analog layers.
+
+    Args:
+        training: its name among the job's, which that of its iteration begins: files are called after it.
+    """
     state.network.eval()
+    if not settings.epochs:
+        return
+    recipe, task = state.spec.recipe, TASKS[state.spec.task]
     if not recipe.noise.silent:
         disturb(state.network, recipe.noise, recipe.seed)
 
     def emit(body: EventBody) -> None:
         if isinstance(body, MetricsBody):
             state.report.add_epoch(body)
+        elif isinstance(body, LogBody):
+            state.report.notes.append(body.message)
         state.emit(body)
 
-    train(
+    if state.spec.profile:
+        trace_step(
+            state.network,
+            settings,
+            state.loaded,
+            state.folder / "profile" / f"{training}.json",
+            task=task,
+            teacher=state.teacher,
+            iteration=iteration,
+            seed=recipe.seed,
+        )
+    curves = train(
         state.network,
         settings,
         state.loaded,
-        task=TASKS[state.spec.task],
+        task=task,
         teacher=state.teacher,
         iteration=iteration,
         seed=recipe.seed,
         emit=emit,
         should_stop=state.should_stop,
+        snapshot=None if state.snapshots is None else state.snapshots.of(training),
     )
+    curves.write(state.folder / "tensorboard" / training / EVENTS)
     silence(state.network)
 
 

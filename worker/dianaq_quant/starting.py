@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dianaq.cores import CoreMapping
 from dianaq.errors import InvalidSpec
 from dianaq.inspection import check_interface
@@ -14,6 +16,7 @@ from dianaq.spec import JobSpec
 from dianaq_quant.bundle import sha256
 from dianaq_quant.checkpoint import Checkpoint, Origin
 from dianaq_quant.importers import graph_interface
+from dianaq_quant.report import versions
 
 
 def origin_of(
@@ -35,6 +38,18 @@ def origin_of(
         return origin
     kept = ["model", "model_sha256"] if start.iteration == "float" else ["model", "model_sha256", "pixels", *_SETTLED]
     return origin.model_copy(update={name: getattr(start.origin, name) for name in kept})
+
+
+def identity(spec: JobSpec, model_path: Path | None, dataset_path: Path, start_from: Path | None) -> dict[str, Any]:
+    """All that a job's result follows from, as plain data; whoever differs in it may not go on from its snapshots."""
+    files = {"model": model_path, "dataset": dataset_path, "start_from": start_from}
+    return {
+        "spec": spec.model_dump(mode="json", by_alias=True),
+        "sha256": {name: None if path is None else sha256(path) for name, path in files.items()},
+        "versions": versions(),
+        "device": f"cpu {torch.backends.cpu.get_cpu_capability()}",
+        "threads": torch.get_num_threads(),
+    }
 
 
 def check_start(start: Checkpoint, spec: JobSpec, model_path: Path | None, dataset: DatasetInfo) -> list[str]:

@@ -21,6 +21,7 @@ from dianaq_quant.report import Report
 from dianaq_quant.training.data import Data
 from dianaq_quant.training.evaluate import evaluate
 from dianaq_quant.training.load import load_data
+from dianaq_quant.training.snapshots import Snapshots
 from dianaq_quant.training.tasks import TASKS
 
 
@@ -46,6 +47,7 @@ class State:
     scales: dict[str, float | Requantisation] | None = None
     deployed: dict[deploy.Dialect, IntegerNetwork] = field(default_factory=dict)
     files: tuple[HtvmModel, DoryModel] | None = None
+    snapshots: Snapshots | None = None
 
     @property
     def loaded(self) -> Data:

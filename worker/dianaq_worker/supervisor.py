@@ -19,6 +19,7 @@ from time import monotonic
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from dianaq.events import TERMINAL_STATES
 from dianaq_service.database import Database, JobRow
 from dianaq_service.queue import JobQueue
 from dianaq_service.settings import Settings
@@ -144,3 +145,6 @@ class Supervisor:
             self._storage.discard_work(job_id, attempt)
         else:
             self._storage.discard_attempt(job_id, attempt)
+        # The snapshots of a job that goes on are the next attempt's.
+        if row.state in TERMINAL_STATES:
+            self._storage.discard_snapshots(job_id)

@@ -3,6 +3,8 @@
 Every worker sweeps; that several do is harmless, because a doubled message is. Jobs that were never sent go
 out at once. Those sent a while ago are sent again only when the broker holds no message at all: otherwise
 theirs may simply be waiting, and a long queue would fill the broker with copies.
+
+Jobs that ended while no attempt of theirs was running left snapshots, which are removed.
 """
 
 from __future__ import annotations
@@ -12,11 +14,14 @@ import threading
 from collections.abc import Callable
 
 from kombu.exceptions import OperationalError
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from dianaq_service.database import Database
+from dianaq.events import TERMINAL_STATES
+from dianaq_service.database import Database, JobRow
 from dianaq_service.queue import JobQueue
 from dianaq_service.settings import Settings
+from dianaq_service.storage import Storage
 from dianaq_worker import leases
 
 _log = logging.getLogger(__name__)
@@ -30,6 +35,7 @@ class Sweeper(threading.Thread):
         self._settings = settings
         self._database = database
         self._queue = queue
+        self._storage = Storage(settings.data_dir)
         self._swept = swept
         self._stopping = threading.Event()
 
@@ -51,9 +57,20 @@ class Sweeper(threading.Thread):
     def sweep(self, resend_seconds: float) -> None:
         """One round."""
         leases.bury(self._database, self._settings.max_losses)
+        self._discard_snapshots()
         unsent, sent_long_ago = leases.to_send(self._database, resend_seconds)
         if sent_long_ago and self._queue.waiting() == 0:
             unsent += sent_long_ago
         for job_id in unsent:
             if not self._queue.send(job_id):
                 return
+
+    def _discard_snapshots(self) -> None:
+        """Remove the snapshots of jobs that have ended, or are not known."""
+        kept = self._storage.jobs_with_snapshots()
+        if kept:
+            with self._database.read() as session:
+                query = select(JobRow.id).where(JobRow.id.in_(kept), JobRow.state.not_in(TERMINAL_STATES))
+                going_on = set(session.scalars(query))
+            for job_id in set(kept) - going_on:
+                self._storage.discard_snapshots(job_id)

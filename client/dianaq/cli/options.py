@@ -65,6 +65,9 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--calibration", type=int, metavar="N", help="training samples that the observers see")
     group.add_argument("--seed", type=int, metavar="N", help="seed of everything random")
     group.add_argument(
+        "--profile", action="store_true", help="profile one training step of each iteration (Chrome trace)"
+    )
+    group.add_argument(
         "--start-from",
         metavar="JOB/ITERATION",
         help="go on after an iteration of another job (python -m dianaq_quant: BUNDLE/ITERATION)",
@@ -177,6 +180,7 @@ def _from_options(args: argparse.Namespace) -> dict[str, Any]:
         "preprocessing": preprocessing,
         "interface": {name: kind for name, kind in ends.items() if kind is not None},
         "task": args.task,
+        "profile": args.profile,
         "start_from": args.start_from,
     }
     return {name: part for name, part in parts.items() if part}

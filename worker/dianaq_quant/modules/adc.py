@@ -96,6 +96,15 @@ class Adc(nn.Module):
         """Noise from now on, while training; or, for one imagined `chip` with columns of its own, always."""
         self._noise, self._seed, self._calls, self._chip = noise, seed, 0, chip
 
+    @property
+    def calls(self) -> int:
+        """Batches that were disturbed since `disturb`: where in its random numbers the noise is."""
+        return self._calls
+
+    def resume(self, calls: int) -> None:
+        """Go on with the noise behind so many batches."""
+        self._calls = calls
+
     def forward(self, v: Tensor) -> Tensor:
         """Convert; `v` is in converter steps, its third dimension from the end is the column."""
         return floor_clip(self.disturbed(v), ADC.lo, ADC.hi)

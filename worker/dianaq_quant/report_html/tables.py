@@ -200,7 +200,6 @@ def _environment(report: JobReport) -> Markup:
     rows: list[list[Content]] = [[name, version] for name, version in report.versions.items()]
     rows += [["device", f"{report.device}, {plural(report.threads, 'thread')}"], ["seed", str(report.seed)]]
     rows += [[f"samples: {name}", f"{count:,}"] for name, count in report.samples.items()]
-    rows += [[f"seconds: {stage}", f"{seconds:.1f}"] for stage, seconds in report.timings.items()]
     if report.started_from is not None:
         start = report.started_from
         rows.append(["started from", f"the network after {start.iteration}, sha256 {start.sha256}"])

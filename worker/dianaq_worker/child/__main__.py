@@ -85,6 +85,7 @@ def run(database: Database, storage: Storage, recorder: Recorder, job_id: str, a
         emit=recorder.emit,
         should_stop=recorder.should_stop,
         start_from=start_from,
+        snapshots=storage.inherit_snapshots(job_id, attempt),
     )
     files = scan(bundle)
     target = storage.artifacts(job_id, attempt)

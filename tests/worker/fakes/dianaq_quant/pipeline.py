@@ -27,6 +27,7 @@ def run(
     emit: Callable[[EventBody], None],
     should_stop: Callable[[], bool],
     start_from: Path | None = None,
+    snapshots: Path | None = None,
 ) -> None:
     behaviour, attempt = spec.recipe.seed, int(sys.argv[2])
     emit(StageBody(stage="import", status="started"))
@@ -40,6 +41,9 @@ def run(
         raise JobCancelled("stopped between two steps")
     if behaviour == IGNORE_CANCEL:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    assert snapshots is not None
+    before = [path.read_text() for path in snapshots.iterdir()]
+    (snapshots / "float.pt").write_text(f"attempt {attempt}, after {before}")
     if behaviour in (IGNORE_CANCEL, HANG) or (behaviour == HANG_ONCE and attempt == 1):
         emit(StageBody(stage="float", status="started"))
         time.sleep(120)

@@ -1,0 +1,77 @@
+"""The same job gives the same bytes: of every file, and in every process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dianaq.events import EventBody, LogBody
+from dianaq.spec import JobSpec
+from dianaq_quant import pipeline
+
+from .jobs import MIXED, TRAININGS, contents, write_files
+
+
+def bundle(folder: Path, out: str, **changes: object) -> tuple[dict[str, bytes], list[EventBody]]:
+    events: list[EventBody] = []
+    spec = JobSpec.model_validate({"model": "model.onnx", "dataset": "data.npz", **MIXED, **changes})
+    files = {"model_path": folder / "model.onnx", "dataset_path": folder / "data.npz"}
+    pipeline.run(spec, **files, out_dir=folder / out, emit=events.append)
+    return contents(folder / out), events
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("job")
+    write_files(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first(folder: Path) -> dict[str, bytes]:
+    return bundle(folder, "first")[0]
+
+
+def different(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
+    return [name for name in sorted({*one, *other}) if one.get(name) != other.get(name)]
+
+
+def test_two_runs_give_the_same_bytes(folder: Path, first: dict[str, bytes]) -> None:
+    assert {"report.json", "report.html", "README.md", "manifest.json", "bundle.zip"} < set(first)
+    assert {f"tensorboard/{name}/events.out.tfevents" for name in TRAININGS} < set(first)
+    assert different(bundle(folder, "second")[0], first) == []
+
+
+def test_another_process_gives_the_same_bytes(folder: Path, first: dict[str, bytes]) -> None:
+    (folder / "job.yaml").write_text(yaml.safe_dump({**MIXED, "recipe": {"preset": None, **MIXED["recipe"]}}))
+    command = [sys.executable, "-m", "dianaq_quant", "model.onnx", "--data", "data.npz", "--recipe", "job.yaml"]
+    command += ["--resumable", "snapshots", "-o", "process"]
+    # Sets come in another order there.
+    environment = os.environ | {"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert different(contents(folder / "process"), first) == []
+    assert {path.stem for path in (folder / "snapshots").iterdir()} == set(TRAININGS)
+
+
+def test_a_profile_is_a_trace_of_one_step_and_changes_nothing_else(folder: Path, first: dict[str, bytes]) -> None:
+    profiled, _ = bundle(folder, "profiled", profile=True)
+    names = {f"profile/{name}.json" for name in TRAININGS}
+    told = {"README.md", "report.json", "report.html", "manifest.json", "bundle.zip"}  # of the job, and its files
+    assert names <= set(different(profiled, first)) <= names | told
+    for name in names:
+        found = [event["name"] for event in json.loads(profiled[name])["traceEvents"] if event.get("ph") == "X"]
+        assert [found.count(part) for part in ("forward", "backward", "update")] == [1, 1, 1]
+
+
+def test_a_profile_of_a_job_that_trains_nothing_is_a_note(folder: Path) -> None:
+    files, events = bundle(folder, "untrained", profile=True, recipe={"preset": "ptq"})
+    assert not [name for name in files if name.startswith(("profile", "tensorboard"))]
+    notes = [body.message for body in events if isinstance(body, LogBody)]
+    assert any("no profile" in note for note in notes)
