@@ -155,15 +155,15 @@ def test_snapshots_of_another_job_are_ignored(folder: Path, change: dict[str, An
 
 def test_every_part_of_a_jobs_identity_tells_jobs_apart(folder: Path) -> None:
     spec, model, dataset = job(), folder / "model.onnx", folder / "data.npz"
-    first = identity(spec, model, dataset, None)
-    assert first == identity(job(), model, dataset, None)
+    first = identity(spec, model, dataset, None, "cpu")
+    assert first == identity(job(), model, dataset, None, "cpu")
     dataset.write_bytes(dataset.read_bytes() + b"x")
     others = [
-        identity(job(profile=True), model, dataset, None),
-        identity(spec, None, dataset, None),
-        identity(spec, model, dataset, None),
-        identity(spec, model, model, None),
-        identity(spec, model, dataset, model),
+        identity(job(profile=True), model, dataset, None, "cpu"),
+        identity(spec, None, dataset, None, "cpu"),
+        identity(spec, model, dataset, None, "cpu"),
+        identity(spec, model, model, None, "cpu"),
+        identity(spec, model, dataset, model, "cpu"),
     ]
     assert all(first != other for other in others)
     assert set(first) == {"spec", "sha256", "versions", "device", "threads"}

@@ -24,6 +24,7 @@ from dianaq_quant.report_html import report_page
 from dianaq_quant.stages import STAGES, assign
 from dianaq_quant.starting import check_start, identity
 from dianaq_quant.state import State
+from dianaq_quant.training.device import choose_device, describe
 from dianaq_quant.training.snapshots import Snapshots
 
 
@@ -67,15 +68,17 @@ def run(
     own = editors or {}
     _check_editors(own, [name for name, _ in STAGES], "there is no such stage")
     torch.manual_seed(spec.recipe.seed)
-    report = Report(spec)
+    device = choose_device()
+    report = Report(spec, describe(device))
     with new_bundle(out_dir, spec) as folder:
         empty = fx.GraphModule(torch.nn.Module(), fx.Graph())
         state = State(
-            spec, model_path, module, dataset_path, folder, emit, should_stop, report, empty, own, input_shape
+            spec, model_path, module, dataset_path, folder, emit, should_stop, report, empty, own, input_shape, device
         )
         if snapshots is not None:
             snapshots.mkdir(parents=True, exist_ok=True)
-            state.snapshots = Snapshots(snapshots, identity(spec, model_path, dataset_path, start_from), emit)
+            origin = identity(spec, model_path, dataset_path, start_from, report.device)
+            state.snapshots = Snapshots(snapshots, origin, emit)
         if spec.profile and not spec.recipe.trains:
             state.note("no profile: the recipe trains nothing")
         stages = STAGES if start_from is None else _start(state, start_from)

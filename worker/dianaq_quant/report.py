@@ -37,6 +37,7 @@ class Report:
     """The report as it grows along the pipeline."""
 
     spec: JobSpec
+    device: str
     accuracy: list[dict[str, Any]] = field(default_factory=list)
     training: list[dict[str, Any]] = field(default_factory=list)
     edits: list[dict[str, Any]] = field(default_factory=list)
@@ -135,7 +136,7 @@ class Report:
             "seed": self.spec.recipe.seed,
             "versions": versions(),
             "started_from": self.started_from,
-            "device": "cpu",
+            "device": self.device,
             "threads": torch.get_num_threads(),
             "samples": self.samples,
             "cost": self.cost,

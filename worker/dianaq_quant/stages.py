@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 from dianaq.cores import NoiseSweep
 from dianaq.errors import InvalidSpec
@@ -31,6 +32,7 @@ from dianaq_quant.targets.diana import TERNARY
 from dianaq_quant.training.calibrate import calibrate, correct_biases, observe
 from dianaq_quant.training.calibrate_analog import calibrate_analog
 from dianaq_quant.training.curves import EVENTS
+from dianaq_quant.training.device import placed
 from dianaq_quant.training.loop import train
 from dianaq_quant.training.noise_sweep import noise_sweep
 from dianaq_quant.training.rounding import round_weights
@@ -261,29 +263,18 @@ def _fit(state: State, training: str, iteration: Iteration, settings: Training) 
             state.report.notes.append(body.message)
         state.emit(body)
 
-    if state.spec.profile:
-        trace_step(
-            state.network,
-            settings,
-            state.loaded,
-            state.folder / "profile" / f"{training}.json",
-            task=task,
-            teacher=state.teacher,
-            iteration=iteration,
-            seed=recipe.seed,
-        )
-    curves = train(
-        state.network,
-        settings,
-        state.loaded,
-        task=task,
-        teacher=state.teacher,
-        iteration=iteration,
-        seed=recipe.seed,
-        emit=emit,
-        should_stop=state.should_stop,
-        snapshot=None if state.snapshots is None else state.snapshots.of(training),
-    )
+    arguments: dict[str, Any] = {
+        "task": task,
+        "teacher": state.teacher,
+        "iteration": iteration,
+        "seed": recipe.seed,
+    }
+    snapshot = None if state.snapshots is None else state.snapshots.of(training)
+    with placed(state.device, state.network, state.teacher):
+        fed = (state.network, settings, state.data_on_device)
+        if state.spec.profile:
+            trace_step(*fed, state.folder / "profile" / f"{training}.json", **arguments)
+        curves = train(*fed, **arguments, emit=emit, should_stop=state.should_stop, snapshot=snapshot)
     curves.write(state.folder / "tensorboard" / training / EVENTS)
     silence(state.network)
 

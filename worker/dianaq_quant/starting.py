@@ -40,14 +40,16 @@ def origin_of(
     return origin.model_copy(update={name: getattr(start.origin, name) for name in kept})
 
 
-def identity(spec: JobSpec, model_path: Path | None, dataset_path: Path, start_from: Path | None) -> dict[str, Any]:
+def identity(
+    spec: JobSpec, model_path: Path | None, dataset_path: Path, start_from: Path | None, device: str
+) -> dict[str, Any]:
     """All that a job's result follows from, as plain data; whoever differs in it may not go on from its snapshots."""
     files = {"model": model_path, "dataset": dataset_path, "start_from": start_from}
     return {
         "spec": spec.model_dump(mode="json", by_alias=True),
         "sha256": {name: None if path is None else sha256(path) for name, path in files.items()},
         "versions": versions(),
-        "device": f"cpu {torch.backends.cpu.get_cpu_capability()}",
+        "device": device,
         "threads": torch.get_num_threads(),
     }
 

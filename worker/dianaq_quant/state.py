@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import fx, nn
 
 from dianaq.events import EventBody, LogBody, MetricsBody, Stage
@@ -19,6 +21,7 @@ from dianaq_quant.graph import Editor, run_editors
 from dianaq_quant.modules.exact import Requantisation
 from dianaq_quant.report import Report
 from dianaq_quant.training.data import Data
+from dianaq_quant.training.device import placed
 from dianaq_quant.training.evaluate import evaluate
 from dianaq_quant.training.load import load_data
 from dianaq_quant.training.snapshots import Snapshots
@@ -40,6 +43,8 @@ class State:
     network: fx.GraphModule
     editors: Mapping[Stage, Sequence[Editor]]
     input_shape: tuple[int, ...]
+    device: torch.device
+    """Where networks are trained and measured; everywhere else they are on the CPU."""
     data: Data | None = None
     teacher: fx.GraphModule | None = None
     start: Checkpoint | None = None
@@ -54,6 +59,11 @@ class State:
         """The dataset; loaded by the first stage."""
         assert self.data is not None
         return self.data
+
+    @functools.cached_property
+    def data_on_device(self) -> Data:
+        """The dataset where networks are trained."""
+        return self.loaded if self.device.type == "cpu" else self.loaded.to(self.device)
 
     def load(self) -> None:
         """Load the dataset for the network's input."""
@@ -73,10 +83,12 @@ class State:
 
     def measure(self, stage: Stage) -> None:
         """Report the present network's figures, if there are data to measure them on."""
-        found = self.loaded.report_split
+        data = self.data_on_device
+        found = data.report_split
         if found is None:
             return
         name, split = found
-        measured = evaluate(self.network, split, self.loaded.normalise, TASKS[self.spec.task])
+        with placed(self.device, self.network):
+            measured = evaluate(self.network, split, data.normalise, TASKS[self.spec.task])
         self.report.add_accuracy(stage, name, measured)
         self.emit(MetricsBody(stage=stage, values=measured.named(name)))

@@ -9,6 +9,7 @@ from torch import Tensor, fx
 
 from dianaq_quant.training.batch import Batch
 from dianaq_quant.training.data import Data, batches
+from dianaq_quant.training.device import half_precision
 from dianaq_quant.training.evaluate import evaluate
 from dianaq_quant.training.tasks import CLASSIFICATION, Task
 
@@ -41,7 +42,7 @@ class Objective:
             loss = loss + (1 - self.distillation) * self.task.loss(outputs, batch)
         if self.distillation > 0:
             assert self.teacher is not None, "the pipeline keeps the float network"
-            with torch.no_grad():
+            with torch.no_grad(), half_precision(batch.x.device):
                 target = self.teacher(batch.x)
             loss = loss + self.distillation * self.task.divergence(outputs, target)
         return loss
