@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from data import DATA, cifar10, cifar10_96, network, noisy_mnist, speech_commands
+from data import DATA, cifar10, cifar10_96, cifar10_96_whole, network, noisy_mnist, speech_commands
 from results import ROOT, record_rows, table
 
 from dianaq.events import EventBody, MetricsBody
 from dianaq.figures import FIGURES, written
 from dianaq.recipe import merge
-from dianaq.spec import JobSpec, checkpoint_of
+from dianaq.spec import JobSpec
 from dianaq_quant.pipeline import run
 
 sys.path.insert(0, str(ROOT / "examples"))
@@ -62,8 +62,7 @@ class Floor:
 class Case:
     """A job, and what its integer network has to reach.
 
-    `spec` is the job's specification without model and dataset; `after` names a case of the same network whose bundle
-    it starts from, by `start_from`'s iteration.
+    `spec` is the job's specification without model and dataset.
     """
 
     network: str
@@ -74,7 +73,8 @@ class Case:
     limit: Drop | Floor | None
     metric: str = "top1"
     """The figure (see `dianaq.figures`) that is shown and limited; larger is better."""
-    after: tuple[str, str] | None = None
+    noisy: tuple[float, float] | None = None
+    """A level of noise in LSB, and the least mean of the figure under it, in percent."""
 
 
 HEADER = ["network", "job", "figure", "float", "fake-quantised", "mapped", "integer", "drop", "limit"]
@@ -88,7 +88,11 @@ NORMALISED = {"preprocessing": {"mean": [0.5], "std": [0.5]}}
 AUGMENTED = {"augmentation": "flip_crop"}
 PTQ = {**NORMALISED, "recipe": {"preset": "ptq"}}
 PIXELS = {"input": "pixels", "output": "int8"}
-QAT = {**NORMALISED, "recipe": {"preset": "qat", "hardware_mapped": AUGMENTED, "hardware_exact": AUGMENTED}}
+
+
+def preset(name: str) -> dict[str, Any]:
+    """A job by a preset, trained on photographs."""
+    return {**NORMALISED, "recipe": {"preset": name, "hardware_mapped": AUGMENTED, "hardware_exact": AUGMENTED}}
 
 
 def cases(folder: Path) -> list[Case]:
@@ -97,11 +101,11 @@ def cases(folder: Path) -> list[Case]:
     from digits import write_files
 
     found = []
-    for name, qat in (("resnet8", 0.2), ("resnet20", 0.3)):
+    for name, fast in (("resnet8", 0.2), ("resnet20", 0.3)):
         found += [
             Case(name, "ptq", network(name), cifar10, PTQ, Drop(0.4)),
             Case(name, "ptq, pixels", network(name), cifar10, {**PTQ, "interface": PIXELS}, Drop(0.4)),
-            Case(name, "qat", network(name), cifar10, QAT, Drop(qat)),
+            Case(name, "qat-fast", network(name), cifar10, preset("qat-fast"), Drop(fast)),
         ]
     # There are no training data for these: a thousand samples without labels at most.
     plain, tuned = {"recipe": {"preset": "ptq"}}, {"recipe": {"preset": "ptq-tuned"}}
@@ -123,27 +127,14 @@ def cases(folder: Path) -> list[Case]:
 
 
 def long_cases() -> list[Case]:
-    """What `make bench-accuracy-long` measures: networks on both cores, and as good as float on the digital one."""
+    """What `make bench-accuracy-long` measures: what the presets reach that train for an hour and more."""
     mixed = merge(NORMALISED, yaml.safe_load((ROOT / "examples" / "mixed.yaml").read_text()))
-    # Two epochs more, now with the noise of the middle of the sweep.
-    noisy = {"epochs": 2, "learning_rate": 0.0002}
-    started = {"hardware_mapped": {"epochs": 0}, "hardware_exact": noisy, "noise": {"gaussian": 0.5}}
-    # The float network was trained without crops, and has something to gain from them.
-    training = {**AUGMENTED, "epochs": 8, "learning_rate": 0.05, "distillation": 0.0}
-    longer = merge(QAT, {"recipe": {"hardware_mapped": training}})
     return [
-        Case("resnet8", "mixed", network("resnet8"), cifar10, mixed, Drop(2.0)),
-        Case("resnet20", "mixed", network("resnet20"), cifar10, mixed, Floor(88.5)),
-        Case(
-            "resnet20",
-            "mixed, noisy",
-            network("resnet20"),
-            cifar10,
-            merge(mixed, {"recipe": started}),
-            None,
-            after=("mixed", "hardware_mapped"),
-        ),
-        Case("resnet20", "qat, longer", network("resnet20"), cifar10, longer, Drop(0.0)),
+        Case("resnet8", "qat", network("resnet8"), cifar10, preset("qat"), Drop(0.0)),
+        Case("mobilenetv1", "qat", network("mobilenetv1"), cifar10_96_whole, preset("qat"), Drop(0.0)),
+        Case("resnet20", "qat", network("resnet20"), cifar10, preset("qat"), Drop(-0.2)),
+        Case("resnet8", "mixed, qat-best", network("resnet8"), cifar10, mixed, Drop(1.0)),
+        Case("resnet20", "mixed, qat-best", network("resnet20"), cifar10, mixed, Floor(90.3), noisy=(0.5, 89.5)),
     ]
 
 
@@ -152,42 +143,47 @@ def measure(case: Case, folder: Path) -> tuple[list[str], list[dict[str, Any]]]:
     data = folder / case.dataset.__name__
     data.mkdir(exist_ok=True)
     dataset = next(data.glob("*.npz"), None) or case.dataset(data)
-    out, start = _bundle(folder, case.network, case.job), None
-    spec = {**case.spec, "model": case.network, "dataset": "-"}
-    if case.after is not None:
-        parent = _bundle(folder, case.network, case.after[0])
-        spec["start_from"] = f"{parent}/{case.after[1]}"
-    job = JobSpec.model_validate(spec)
-    if job.start is not None:
-        start = Path(job.start[0]) / checkpoint_of(job.start[1])
+    name = f"{case.network}-{case.job.replace(', ', '-')}"
+    job = JobSpec.model_validate({**case.spec, "model": case.network, "dataset": "-"})
+    seconds = folder / f"{name}.seconds"  # of the runs that ended early, whose training is gone on from
     began = time.monotonic()
-    run(job, model_path=case.model, dataset_path=dataset, out_dir=out, emit=_tell, start_from=start)
-    seconds = time.monotonic() - began
+    try:
+        run(
+            job,
+            model_path=case.model,
+            dataset_path=dataset,
+            out_dir=folder / name,
+            emit=_tell,
+            snapshots=folder / f"{name}.snapshots",
+        )
+    finally:
+        took = time.monotonic() - began + (float(seconds.read_text()) if seconds.exists() else 0.0)
+        seconds.write_text(f"{took}")
+    out = folder / name
     report = json.loads((out / "report.json").read_text())
     found = {entry["stage"]: entry[case.metric] for entry in report["accuracy"]}
-    for stage in ("float", "fake_quantised", "hardware_mapped"):
-        found.setdefault(stage, None)  # before the iteration that the job started from
     unit, digits = (100, 2) if case.metric in ("top1", "top5") else (1, 4)
-    drop = None if found["float"] is None else unit * (found["float"] - found["integerise"])
-    verdict = "-"
-    if case.limit is not None:
-        met = case.limit.met(0.0 if drop is None else drop, unit * found["integerise"])
-        verdict = f"{case.limit} {'met' if met else 'MISSED'}"
+    drop = unit * (found["float"] - found["integerise"])
+    verdict = "-" if case.limit is None else _verdict(case.limit, case.limit.met(drop, unit * found["integerise"]))
+    if case.noisy is not None:
+        level, least = case.noisy
+        mean = next(unit * entry[case.metric]["mean"] for entry in report["noise_sweep"] if entry["gaussian"] == level)
+        verdict += f"; {_verdict(Floor(least), mean >= least)} at {level} LSB"
     row = [
         case.network,
         case.job,
         FIGURES[case.metric],
         *(written(case.metric, found[s]) for s in ("float", "fake_quantised", "hardware_mapped", "integerise")),
-        "-" if drop is None else f"{drop:+.{digits}f}",
+        f"{drop:+.{digits}f}",
         verdict,
         f"{report['accuracy'][-1]['samples']}",
-        f"{seconds:.0f} s",
+        f"{took:.0f} s",
     ]
     return row, report["noise_sweep"]
 
 
-def _bundle(folder: Path, name: str, job: str) -> Path:
-    return folder / f"{name}-{job.replace(', ', '-')}"
+def _verdict(limit: Drop | Floor, met: bool) -> str:
+    return f"{limit} {'met' if met else 'MISSED'}"
 
 
 def _tell(body: EventBody) -> None:
@@ -204,7 +200,7 @@ def main() -> int:
     parser.add_argument(
         "--folder",
         type=Path,
-        help="keep datasets and bundles here, where jobs that start from others find theirs (default: a temporary one)",
+        help="keep datasets and bundles here, and go on with trainings that ended early (default: a temporary one)",
     )
     args = parser.parse_args()
     if not DATA.is_dir():

@@ -227,6 +227,20 @@ def test_the_objective_of_a_split_leaves_anomalies_out() -> None:
     assert figure.key == (pytest.approx(-1.0),)
 
 
+@pytest.mark.parametrize("distillation", [0.0, 0.5])
+def test_measuring_a_split_runs_the_network_once_and_the_teacher_once_for_all_times(distillation: float) -> None:
+    split = Split(rank_one(600, 0), torch.zeros(600).long())
+    data = Data(split, split, None, split, UNCHANGED, None, needs_labels=False)
+    network, teacher = linear(torch.eye(4)), linear(2 * torch.eye(4))
+    seen = {"network": 0, "teacher": 0}
+    for name, net in (("network", network), ("teacher", teacher)):
+        net.register_forward_pre_hook(lambda _, inputs, name=name: seen.update({name: seen[name] + len(inputs[0])}))
+    objective = Objective(distillation, teacher, RECONSTRUCTION)
+    first, second = (objective.figure(network, data) for _ in range(2))
+    assert first == second
+    assert seen == {"network": 2 * 600, "teacher": 600 if distillation else 0}
+
+
 def saved(folder: Path, **arrays: np.ndarray) -> Path:
     np.savez(folder / "data.npz", **arrays)
     return folder / "data.npz"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import collections
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, fx
 
 from dianaq_quant.training.batch import Batch
-from dianaq_quant.training.data import Data, batches
+from dianaq_quant.training.data import Data, Split, batches
 from dianaq_quant.training.device import half_precision
-from dianaq_quant.training.evaluate import evaluate
-from dianaq_quant.training.tasks import CLASSIFICATION, Task
+from dianaq_quant.training.tasks import CLASSIFICATION, Answers, Task
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,14 @@ class Figure:
 
     key: tuple[float, ...]
     values: dict[str, float]
+
+
+@dataclass
+class _Known:
+    """What the teacher gave for each batch of a split, which stays the same."""
+
+    split: Split | None = None
+    targets: dict[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -34,35 +43,73 @@ class Objective:
     distillation: float
     teacher: fx.GraphModule | None
     task: Task = CLASSIFICATION
+    _known: _Known = field(default_factory=_Known, repr=False, compare=False)
 
     def __call__(self, outputs: Tensor, batch: Batch) -> Tensor:
         """The loss of the outputs (N, ...) for a batch, with labels if the task's loss counts and takes them."""
+        return self._loss(outputs, batch, self._target(batch.x))
+
+    def _loss(self, outputs: Tensor, batch: Batch, target: Tensor | None) -> Tensor:
         loss = torch.zeros((), device=outputs.device)
         if self.distillation < 1:
             loss = loss + (1 - self.distillation) * self.task.loss(outputs, batch)
-        if self.distillation > 0:
-            assert self.teacher is not None, "the pipeline keeps the float network"
-            with torch.no_grad(), half_precision(batch.x.device):
-                target = self.teacher(batch.x)
+        if target is not None:
             loss = loss + self.distillation * self.task.divergence(outputs, target)
         return loss
 
+    def _target(self, x: Tensor) -> Tensor | None:
+        """The teacher's outputs, if it has a share."""
+        if not self.distillation:
+            return None
+        assert self.teacher is not None, "the pipeline keeps the float network"
+        with torch.no_grad(), half_precision(x.device):
+            target: Tensor = self.teacher(x)
+        return target.float()
+
     def figure(self, network: fx.GraphModule, data: Data) -> Figure:
-        """Measure a network on the validation split, in evaluation mode; the network's mode is restored."""
-        assert data.val is not None
+        """Measure a network on the validation split, in evaluation mode; the network's mode is restored.
+
+        The network runs once over the split, and the teacher once for all the times that the same split is measured.
+        """
+        split = data.val
+        assert split is not None
+        if self._known.split is not split:
+            self._known.split, self._known.targets = split, {}
+        losses: list[tuple[float, int]] = []
+
+        def answers() -> Iterator[Answers]:
+            for number, (raw, labels) in enumerate(batches(split)):
+                x = data.normalise(raw)
+                outputs = network(x)
+                if self.distillation > 0:
+                    losses.append(self._losses(outputs, x, labels, number))
+                yield outputs, x, labels
+
+        training = network.training
+        network.eval()
         values: dict[str, float] = {}
         key: tuple[float, ...] = ()
-        if data.val.y is not None or not self.task.needs_labels:
-            measured = evaluate(network, data.val, data.normalise, self.task)
-            values, key = measured.named("val"), self.task.rank(measured)
-        if self.distillation > 0:
-            val = data.val.normal() if self.task.labels_anomalies else data.val
-            training = network.training
-            network.eval()
-            with torch.no_grad():
-                inputs = (Batch(data.normalise(raw), labels) for raw, labels in batches(val))
-                losses = [float(self(network(batch.x), batch)) * len(batch.x) for batch in inputs]
-            network.train(training)
-            values["objective_val"] = sum(losses) / len(val)
-            key = (-values["objective_val"],)
+        with torch.inference_mode():
+            if split.y is not None or not self.task.needs_labels:
+                measured = self.task.measure(answers())
+                values, key = measured.named("val"), self.task.rank(measured)
+            else:
+                collections.deque(answers(), maxlen=0)
+            if losses:
+                values["objective_val"] = sum(loss for loss, _ in losses) / sum(samples for _, samples in losses)
+                key = (-values["objective_val"],)
+        network.train(training)
         return Figure(key, values)
+
+    def _losses(self, outputs: Tensor, x: Tensor, labels: Tensor | None, number: int) -> tuple[float, int]:
+        """The sum of the losses of a batch of the split, and its samples; anomalies do not count."""
+        target = self._known.targets.get(number)
+        if target is None:
+            target = self._target(x)
+            assert target is not None
+            self._known.targets[number] = target
+        if self.task.labels_anomalies and labels is not None:
+            normal = labels != 1
+            outputs, x, target, labels = outputs[normal], x[normal], target[normal], labels[normal]
+        count = len(x)
+        return float(self._loss(outputs, Batch(x, labels), target)) * count if count else 0.0, count
