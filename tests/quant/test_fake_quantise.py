@@ -21,7 +21,7 @@ from dianaq_quant.graph import run_editors
 from dianaq_quant.modules.fake import FakeConv2d, FakeLinear, set_mode
 from dianaq_quant.modules.quantiser import FakeQuantiser
 from dianaq_quant.modules.structure import Conv2d
-from dianaq_quant.training.calibrate import calibrate
+from dianaq_quant.training.calibrate import calibrate, observe
 from dianaq_quant.training.data import Split
 
 from .builder import ModelBuilder, Tensor
@@ -293,6 +293,8 @@ def test_calibration_sets_scales_from_what_is_seen() -> None:
     x = torch.randn(300, *MAP, generator=torch.Generator().manual_seed(0))
     calibrate(network, Split(x, None), UNCHANGED)
     entrance, middle, last = modules(network, FakeQuantiser)
+    assert all(quantiser.observer.count == 0 for quantiser in (entrance, middle, last))  # nothing is kept of it
+    observe(network, Split(x, None), UNCHANGED)
     assert entrance.scale.get() == pytest.approx(float(torch.maximum(x.max() / 127, -x.min() / 128)), rel=1e-5)
     assert middle.scale.get() == pytest.approx(float(middle.observer.hi) / 255, rel=1e-5)
     assert middle.observer.lo == 0

@@ -29,7 +29,7 @@ from dianaq_quant.profile.fidelity import fidelity
 from dianaq_quant.starting import origin_of
 from dianaq_quant.state import State
 from dianaq_quant.targets.diana import TERNARY
-from dianaq_quant.training.calibrate import calibrate, correct_biases, observe
+from dianaq_quant.training.calibrate import calibrate, correct_biases, forget, observe
 from dianaq_quant.training.calibrate_analog import calibrate_analog
 from dianaq_quant.training.curves import EVENTS
 from dianaq_quant.training.device import placed
@@ -92,6 +92,7 @@ def hardware_mapped(state: State) -> None:
         settings = recipe.hardware_mapped.model_copy(update={"epochs": step.epochs})
         _fit(state, f"hardware_mapped-{number}", "hardware_mapped", settings)
     _map(state, TERNARY)
+    forget(state.network)
     _train(state, "hardware_mapped")
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from dianaq_quant.graph.surgery import Interpreter, calls
 from dianaq_quant.modules.exact import ExactAnalogConv2d, ExactConv2d, ExactLinear
 from dianaq_quant.modules.fake import FakeAnalogConv2d, FakeConv2d, FakeLinear, set_mode
 from dianaq_quant.modules.quantiser import FakeQuantiser, Scale
-from dianaq_quant.quantisers import Seen, choose_scale
+from dianaq_quant.quantisers import Observer, Seen, choose_scale
 from dianaq_quant.training.data import Normalisation, Split, batches
 
 CORRECTION_SAMPLES = 512
@@ -25,6 +25,13 @@ def observe(network: fx.GraphModule, split: Split, normalise: Normalisation) -> 
         for raw, _ in batches(split):
             network(normalise(raw))
     set_mode(network, "quantise")
+
+
+def forget(network: nn.Module) -> None:
+    """Drop what activation quantisers have observed, once the scales are chosen: training has no use for it."""
+    for module in network.modules():
+        if isinstance(module, FakeQuantiser):
+            module.observer = Observer()
 
 
 def calibrate(network: fx.GraphModule, split: Split, normalise: Normalisation) -> None:
@@ -43,6 +50,7 @@ def calibrate(network: fx.GraphModule, split: Split, normalise: Normalisation) -
     for _, layer in calls(network, FakeConv2d, FakeLinear):
         assert isinstance(layer, FakeConv2d | FakeLinear)
         layer.quantiser.calibrate(layer.weight)
+    forget(network)
 
 
 def channel_mean(x: Tensor) -> Tensor:
