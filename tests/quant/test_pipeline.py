@@ -21,10 +21,10 @@ from dianaq.spec import JobSpec
 from dianaq_quant import pipeline
 
 from .builder import ModelBuilder
+from .jobs import CLASSES, images
 from .support import Outcome, quantise
 
 ITERATIONS = ["float", "fake_quantised", "hardware_mapped", "hardware_exact"]
-CLASSES = 3
 
 
 def classifier(*, softmax: bool = False) -> onnx.ModelProto:
@@ -34,15 +34,6 @@ def classifier(*, softmax: bool = False) -> onnx.ModelProto:
     y = b.relu(b.add(b.batch_norm(b.conv(y, 8, pads=(1, 1, 1, 1), bias=False, name="second")), y))
     y = b.gemm(b.flatten(b.global_pool(y)), CLASSES, name="head")
     return b.build(b.node("Softmax", [y], y.shape, "probabilities", axis=1) if softmax else y)
-
-
-def images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 images whose class is their brightest channel."""
-    random = np.random.default_rng(seed)
-    y = random.integers(0, CLASSES, count)
-    x = random.integers(0, 120, (count, 6, 6, 3))
-    x[np.arange(count), :, :, y] += 100
-    return x.astype(np.uint8), y
 
 
 def dataset() -> dict[str, np.ndarray]:
