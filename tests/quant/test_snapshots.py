@@ -166,7 +166,7 @@ def test_every_part_of_a_jobs_identity_tells_jobs_apart(folder: Path) -> None:
         identity(spec, model, dataset, model, "cpu"),
     ]
     assert all(first != other for other in others)
-    assert set(first) == {"spec", "sha256", "versions", "device", "threads"}
+    assert set(first) == {"spec", "sha256", "versions", "device", "threads", "kernels"}
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from dianaq.spec import JobSpec
 from dianaq_quant.bundle import sha256
 from dianaq_quant.checkpoint import Checkpoint, Origin
 from dianaq_quant.importers import graph_interface
+from dianaq_quant.kernels.build import library
 from dianaq_quant.report import versions
 
 
@@ -51,6 +52,7 @@ def identity(
         "versions": versions(),
         "device": device,
         "threads": torch.get_num_threads(),
+        "kernels": library() is not None,
     }
 
 

@@ -64,9 +64,8 @@ def _prepare(device: torch.device, limit: float | None) -> None:
 
 def describe(device: torch.device) -> str:
     """The device's name for reports: what decides the bits of a training, beside its seed and threads."""
-    if device.type == "cuda":
-        return f"cuda {torch.cuda.get_device_name(device)}"
-    return f"cpu {torch.backends.cpu.get_cpu_capability()}"
+    processor = f"cpu {torch.backends.cpu.get_cpu_capability()}"
+    return f"cuda {torch.cuda.get_device_name(device)}, {processor}" if device.type == "cuda" else processor
 
 
 @contextmanager
