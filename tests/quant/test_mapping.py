@@ -174,6 +174,7 @@ def test_a_free_offset_is_learned_when_the_network_is_calibrated() -> None:
     calibrate(network, Split(DATA + 1, None), UNCHANGED)
     found = activations(network)
     assert not any(q.qrange.is_free for q in found.values())
+    observe(network, Split(DATA + 1, None), UNCHANGED)
     low, high = float(found["x"].observer.lo), float(found["x"].observer.hi)
     assert found["x"].qrange.lo == pytest.approx(15 * low / (high - low), abs=1)
     assert found["stem_relu"].qrange.lo == 0
@@ -267,6 +268,7 @@ def test_a_learned_power_of_two_goes_on_learning_where_the_analog_core_reads_it(
 def test_power_of_two_thresholds_of_activations_start_at_the_best_powers_of_two(size: float) -> None:
     network = fake(activations={"function": "tqt"}, cores=CoreMapping())
     calibrate(network, Split(DATA * size, None), UNCHANGED)
+    observe(network, Split(DATA * size, None), UNCHANGED)
     for name in ("x", "sum_relu", "head"):
         quantiser = activations(network)[name]
         seen = Seen.by(quantiser.observer, quantiser.qrange)
