@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from torch import fx
@@ -33,8 +35,11 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, torch.device]
     monkeypatch.setattr(
         torch.cuda, "set_per_process_memory_fraction", lambda part, device: asked.append((part, device))
     )
-    for module, name in ((torch.backends.cudnn, "deterministic"), (torch.backends.cudnn, "benchmark")):
-        monkeypatch.setattr(module, name, getattr(module, name))
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    deterministic: list[bool] = []
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", deterministic.append)
     return asked
 
 
@@ -48,7 +53,8 @@ def test_the_environment_chooses_among_the_devices_there_are(
     assert two_gpus == []
     if found.type == "cuda":
         assert describe(found).startswith("cuda H100, cpu ")
-        assert torch.backends.cudnn.deterministic
+        assert not torch.backends.cudnn.benchmark
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
         assert torch.backends.cudnn.conv.fp32_precision == "ieee"
 
 

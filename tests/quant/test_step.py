@@ -13,8 +13,9 @@ from dianaq.errors import QuantisationError
 from dianaq.events import EventBody, LogBody, MetricsBody
 from dianaq.recipe import Training
 from dianaq_quant.training.batch import Batch, Mixture
+from dianaq_quant.training.memory import is_out_of_memory
 from dianaq_quant.training.objective import Objective
-from dianaq_quant.training.step import Step, is_out_of_memory
+from dianaq_quant.training.step import Step
 
 from .classes import CLASSES, data, fit, separable
 
@@ -29,10 +30,11 @@ class Memory(nn.Module):
         super().__init__()
         self.samples, self.error = samples, error
         self.seen: list[int] = []
+        self.measured: list[int] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        self.seen.append(len(x))
-        if len(x) > self.samples and self.training:
+        (self.seen if self.training else self.measured).append(len(x))
+        if len(x) > self.samples:
             raise self.error
         return x
 
@@ -127,6 +129,8 @@ def test_a_training_in_parts_learns_and_says_so() -> None:
     assert [body.message for body in events if isinstance(body, LogBody)] != []
     assert set(memory(net).seen) >= {64, 32}
     assert memory(net).seen.count(64) == 1
+    assert max(memory(net).measured) > 40  # the validation split, and then what fits of it
+    assert memory(net).measured.count(25) >= 4 * 4
     accuracies = [body.values["accuracy_val"] for body in events if isinstance(body, MetricsBody)]
     assert accuracies[-1] > 0.8
     assert not copy.deepcopy(net).training

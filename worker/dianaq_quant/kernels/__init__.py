@@ -49,10 +49,17 @@ class Noise:
         v = v * self.gain.reshape(*self.gain.shape, 1, 1) + self.error.reshape(*self.error.shape, 1, 1)
         if not self.sigma:
             return v
-        end = self.first + v.numel()
-        flat = self.pool[: self.size].repeat(-(-end // self.size))[self.first : end]
         v = v if _is_dense(v) else v.contiguous()
-        return torch.add(v, flat.as_strided(v.shape, v.stride()), alpha=self.sigma)
+        # Not `add` with a factor, which would round once where the kernel rounds twice.
+        return v + (self.sigma * self._drawn(v.numel())).as_strided(v.shape, v.stride())
+
+    def _drawn(self, count: int) -> Tensor:
+        """So many values of the pool, from `first` on and round its end; (count,)."""
+        whole, end = self.pool[: self.size], self.first + count
+        pieces = [whole[self.first : end], *[whole] * (end // self.size - 1)]
+        if end > self.size:
+            pieces.append(whole[: end % self.size])
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,8 @@ def quantise(
     """
     compiled = library()
     scalar = all(not isinstance(value, Tensor) or value.numel() == 1 for value in (divisor, factor))
-    if compiled is None or not scalar or not _is_plain(x):
+    fits = other is None or (other.shape == x.shape and other.dtype == x.dtype and other.device == x.device)
+    if compiled is None or not scalar or not fits or not _is_plain(x):
         value = x if other is None else x + other
         rounded = torch.div(value, divisor).add_(addend).floor_()
         clipped = rounded.clamp(lo, hi)
@@ -157,6 +165,7 @@ def convert(
 def _convert(
     v: Tensor, slope: Tensor, offset: Tensor, lo: int, hi: int, shift: Shift | None, noise: Noise | None
 ) -> tuple[Tensor, Tensor]:
+    v = v.contiguous(memory_format=torch.channels_last)  # noise is laid over what is in memory
     rounded = (v if noise is None else noise.disturb(v)).floor()
     a = rounded.clamp(lo, hi)
     code = (a + OFFSET).to(torch.uint8) + CONVERTED * (a == rounded).to(torch.uint8)

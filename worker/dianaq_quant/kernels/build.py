@@ -10,6 +10,7 @@ import ctypes
 import functools
 import logging
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -60,13 +61,13 @@ def _compiled() -> ctypes.CDLL:
         OSError: there is no compiler, or its result cannot be loaded.
         CalledProcessError: the compiler refuses.
     """
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
-        raise FileNotFoundError("there is no C compiler called cc; install one, or name it in CC")
+    command = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    if shutil.which(command[0]) is None:
+        raise FileNotFoundError(f"there is no C compiler called {command[0]}; install one, or name it in CC")
     with tempfile.TemporaryDirectory(prefix="dianaq-kernels-") as folder:
         made, shared = f"{folder}/kernels.o", f"{folder}/kernels.so"
         for arguments in ([*COMPILE, *EXACT, str(SOURCE), "-o", made], ["-shared", made, "-o", shared]):
-            subprocess.run([compiler, *arguments], check=True, capture_output=True, text=True)
+            subprocess.run([*command, *arguments], check=True, capture_output=True, text=True)
         loaded = ctypes.CDLL(shared, mode=os.RTLD_NOW)
     for name, types in _ARGUMENTS.items():
         function = getattr(loaded, name)

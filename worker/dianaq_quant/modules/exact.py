@@ -28,7 +28,7 @@ class ExactInput(nn.Module):
         self.scale, self.qrange = scale, qrange
 
     def forward(self, x: Tensor) -> Tensor:
-        return floor_clip(x / self.scale, self.qrange.lo, self.qrange.hi)
+        return floor_clip(x / x.new_tensor(self.scale), self.qrange.lo, self.qrange.hi)
 
 
 class ExactOutput(nn.Module):
@@ -222,7 +222,8 @@ class ExactAdd(nn.Module):
 class ExactGlobalAvgPool2d(nn.Module):
     """`clip(floor(mean))` of non-negative integers; (N, C, H, W) to (N, C, 1, 1).
 
-    The quotient of two integers below 2^24 never rounds up to an integer in float32, so the floor is exact.
+    The quotient of two integers below 2^24 never rounds up to an integer in float32, so the floor is exact. (Of two
+    tensors: by a number, a GPU multiplies with its reciprocal.)
     """
 
     def __init__(self, qrange: QRange) -> None:
@@ -230,7 +231,7 @@ class ExactGlobalAvgPool2d(nn.Module):
         self.qrange = qrange
 
     def forward(self, x: Tensor) -> Tensor:
-        mean = x.sum((2, 3), keepdim=True) / (x.shape[2] * x.shape[3])
+        mean = x.sum((2, 3), keepdim=True) / x.new_tensor(x.shape[2] * x.shape[3])
         return floor_clip(mean, self.qrange.lo, self.qrange.hi)
 
 

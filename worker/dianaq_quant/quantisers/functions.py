@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from dianaq.ranges import QRange
 from dianaq_quant import kernels
@@ -41,6 +42,7 @@ class _Quantise(Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         gradient = kernels.pass_inside(grads[0], _kept(ctx), 1 / ctx.divisor)
         return gradient, gradient if ctx.needs_input_grad[1] else None, None, None, None, None
@@ -66,6 +68,7 @@ class StraightThrough(Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return kernels.pass_inside(grads[0], _kept(ctx)), None, None, None
 
@@ -190,6 +193,7 @@ class _Convert(Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         code, slope = ctx.saved_tensors
         return *kernels.convert_backward(grads[0], code, slope, ctx.shift, ctx.noise), None, None, None, None

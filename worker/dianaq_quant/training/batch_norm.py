@@ -7,7 +7,10 @@ import math
 import torch
 from torch import fx, nn
 
-from dianaq_quant.training.data import EVALUATION_BATCH, Data, batches
+from dianaq_quant.training.data import EVALUATION_BATCH, Data, Normalisation, Split, batches
+from dianaq_quant.training.memory import is_out_of_memory
+
+Norm = nn.BatchNorm1d | nn.BatchNorm2d
 
 REESTIMATION_SAMPLES = 2000
 """Training samples from which statistics are taken, 8 batches: a channel's mean over 2000 maps is known to a few
@@ -20,22 +23,36 @@ def reestimate_batch_norm(network: fx.GraphModule, data: Data) -> None:
     Averaged weights have statistics of their own: those that training kept belong to weights that jumped about, which
     matters most where weights are few levels apart (Izmailov et al., 2018, section 3.2).
     """
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    norms = [m for m in network.modules() if isinstance(m, Norm)]
     if not norms:
         return
     kept = [norm.momentum for norm in norms]
     network.eval()
     for norm in norms:
-        norm.reset_running_stats()
         norm.momentum = None  # the plain mean over all batches
         norm.train()
-    with torch.no_grad():
-        # Shuffled: the set may be sorted by class, and the variance is the mean of those within the batches.
-        order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))[:REESTIMATION_SAMPLES]
-        # Of one size, or the last and smallest would count as much as the others.
-        size = math.ceil(len(order) / math.ceil(len(order) / EVALUATION_BATCH))
-        for raw, _ in batches(data.train.pick(order), size):
-            network(data.normalise(raw))
+    # Shuffled: the set may be sorted by class, and the variance is the mean of those within the batches.
+    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))[:REESTIMATION_SAMPLES]
+    samples, parts = data.train.pick(order), math.ceil(len(order) / EVALUATION_BATCH)
+    # In batches of one size, or the last and smallest would count as much as the others; smaller ones where they do
+    # not fit into memory.
+    while not _estimated(network, norms, samples, data.normalise, math.ceil(len(order) / parts)):
+        parts *= 2
     for norm, momentum in zip(norms, kept, strict=True):
         norm.momentum = momentum
     network.eval()
+
+
+@torch.no_grad()
+def _estimated(network: nn.Module, norms: list[Norm], samples: Split, normalise: Normalisation, size: int) -> bool:
+    """Take statistics anew from all samples; False where a batch of this size does not fit into memory."""
+    for norm in norms:
+        norm.reset_running_stats()
+    try:
+        for raw, _ in batches(samples, size):
+            network(normalise(raw))
+    except (RuntimeError, MemoryError) as error:
+        if size <= 2 or not is_out_of_memory(error):  # there is no variance of one sample
+            raise
+        return False
+    return True

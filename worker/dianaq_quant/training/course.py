@@ -67,6 +67,19 @@ class Course:
                 param=f"recipe.{self.iteration}.learning_rate",
             )
 
+    def check_figure(self, measured: Figure) -> None:
+        """Refuse a figure that is no number: nothing would ever better it.
+
+        Raises:
+            QuantisationError: names the figures.
+        """
+        if not all(map(math.isfinite, measured.key)):
+            raise QuantisationError(
+                f"{self.iteration}: the validation figures after epoch {self.epoch} are {measured.values}: the "
+                f"network's outputs are not finite, and a learning rate below {self.settings.learning_rate} may help",
+                param=f"recipe.{self.iteration}.learning_rate",
+            )
+
     def end_epoch(self, loss: float, measured: Figure, state: dict[str, Tensor]) -> list[EventBody]:
         """An epoch is over; the events to emit once that is safe.
 
@@ -76,6 +89,7 @@ class Course:
             state: that network's, copied.
         """
         self.epoch += 1
+        self.check_figure(measured)
         former = self.best
         if former is None or measured.key >= former.key:
             self.best, self.best_state = measured, state

@@ -1,4 +1,4 @@
-"""Where networks are trained and measured: on a GPU if there is one. All else, exports above all, is the CPU's."""
+"""Where networks are trained: on a GPU if there is one. All else, and whatever must be exact, is the CPU's."""
 
 from __future__ import annotations
 
@@ -55,8 +55,10 @@ def _prepare(device: torch.device, limit: float | None) -> None:
     """Full precision, as the 10 bits of TF32 do not hold a fake-quantised value; and the same kernels each time."""
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.fp32_precision = "ieee"
-    torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
+    # cuBLAS is deterministic with a workspace of its own (torch's notes on reproducibility).
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
     if limit is not None:
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, limit * 1e9 / total), device)

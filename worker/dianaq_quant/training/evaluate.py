@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import fx, inference_mode
 
 from dianaq_quant.training.data import Normalisation, Split, batches
+from dianaq_quant.training.memory import in_parts
 from dianaq_quant.training.tasks import CLASSIFICATION, Figures, Task
 
 
@@ -18,6 +19,6 @@ def evaluate(network: fx.GraphModule, split: Split, normalise: Normalisation, ta
     network.eval()
     with inference_mode():
         inputs = ((normalise(raw), labels) for raw, labels in batches(split))
-        figures = task.measure((network(x), x, labels) for x, labels in inputs)
+        figures = task.measure((in_parts(network, x), x, labels) for x, labels in inputs)
     network.train(training)
     return figures

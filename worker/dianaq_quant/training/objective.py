@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from dianaq_quant.training.batch import Batch
 from dianaq_quant.training.data import Data, Split, batches
 from dianaq_quant.training.device import half_precision
+from dianaq_quant.training.memory import in_parts
 from dianaq_quant.training.tasks import CLASSIFICATION, Answers, Task
 
 
@@ -63,7 +64,7 @@ class Objective:
             return None
         assert self.teacher is not None, "the pipeline keeps the float network"
         with torch.no_grad(), half_precision(x.device):
-            target: Tensor = self.teacher(x)
+            target = in_parts(self.teacher, x)
         return target.float()
 
     def figure(self, network: fx.GraphModule, data: Data) -> Figure:
@@ -80,7 +81,7 @@ class Objective:
         def answers() -> Iterator[Answers]:
             for number, (raw, labels) in enumerate(batches(split)):
                 x = data.normalise(raw)
-                outputs = network(x)
+                outputs = in_parts(network, x)
                 if self.distillation > 0:
                     losses.append(self._losses(outputs, x, labels, number))
                 yield outputs, x, labels

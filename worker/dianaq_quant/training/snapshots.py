@@ -62,6 +62,8 @@ class Snapshot:
         """
         header = json.dumps({"identity": self.identity, "start": start, "plain": plain})
         content = {"format": FORMAT, "header": header, "tensors": tensors}
+        for left in self.path.parent.glob(f".{self.path.name}-*"):  # by a process that was killed while it wrote
+            left.unlink(missing_ok=True)
         with tempfile.NamedTemporaryFile(dir=self.path.parent, prefix=f".{self.path.name}-", delete=False) as file:
             try:
                 torch.save(content, file)

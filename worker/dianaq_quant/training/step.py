@@ -14,6 +14,7 @@ from dianaq.recipe import Training
 from dianaq_quant.modules.adc import converters
 from dianaq_quant.training.averaging import Average
 from dianaq_quant.training.batch import Batch
+from dianaq_quant.training.memory import is_out_of_memory
 from dianaq_quant.training.objective import Objective
 from dianaq_quant.training.optimiser import make_optimiser, rate, set_rate
 from dianaq_quant.training.oscillation import Oscillations
@@ -21,16 +22,13 @@ from dianaq_quant.training.oscillation import Oscillations
 SMALLEST_PART = 2
 """Samples: BatchNorm has no variance of one."""
 
-_CPU_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory")
-"""What torch's allocator for the CPU says, on Linux and on Windows, in an error that has no class of its own."""
-
 
 class Step:
     """Takes the steps of one training of a network.
 
     A batch that does not fit into memory is repeated in halves, quarters and so on, whose gradients are added up to
     that of the mean over the whole batch; the rest of the training is done in parts of this size. Only BatchNorm tells
-    the difference: it normalises each part by the part's own statistics.
+    the difference: it normalises each part by the part's own statistics (and noise, which is new in each part).
 
     Args:
         network: trained in place.
@@ -112,7 +110,7 @@ class Step:
             calls = [adc.calls for adc in self._converters]
             try:
                 return self._gradient_of_parts(batch)
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
             # Only here, where the error is gone, are the tensors that it held free again.
@@ -158,10 +156,3 @@ class Step:
                 "normalises by its own statistics",
             )
         )
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error says that a tensor did not fit into memory."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    return any(words in str(error) for words in _CPU_OUT_OF_MEMORY)
