@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -142,11 +143,12 @@ def measure(case: Case, folder: Path) -> tuple[list[str], list[dict[str, Any]]]:
     """Run one job; its row of the table, and its noise sweep if it has one."""
     data = folder / case.dataset.__name__
     data.mkdir(exist_ok=True)
-    dataset = next(data.glob("*.npz"), None) or case.dataset(data)
+    dataset = next(data.glob("*.npz"), None) or _made(case, data)
     name = f"{case.network}-{case.job.replace(', ', '-')}"
     job = JobSpec.model_validate({**case.spec, "model": case.network, "dataset": "-"})
     seconds = folder / f"{name}.seconds"  # of the runs that ended early, whose training is gone on from
     began = time.monotonic()
+    shutil.rmtree(folder / name, ignore_errors=True)  # of a run that was complete
     try:
         run(
             job,
@@ -180,6 +182,13 @@ def measure(case: Case, folder: Path) -> tuple[list[str], list[dict[str, Any]]]:
         f"{took:.0f} s",
     ]
     return row, report["noise_sweep"]
+
+
+def _made(case: Case, folder: Path) -> Path:
+    """The dataset in the folder, whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=folder) as making:
+        path = case.dataset(Path(making))
+        return path.rename(folder / path.name)
 
 
 def _verdict(limit: Drop | Floor, met: bool) -> str:

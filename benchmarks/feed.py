@@ -16,8 +16,7 @@ from typing import Any
 
 import torch
 from results import record, table
-from torch import nn
-from torch.nn import functional as F
+from step import stepper
 
 from dianaq.recipe import Training
 from dianaq_quant.training.batch import Batch
@@ -66,27 +65,15 @@ def fed(data: Data, augmentation: Any) -> Iterator[Batch]:
     return (batch for epoch in count(1) for batch in feed.epoch(epoch))
 
 
-def float_step(network: nn.Module, batch: Batch) -> Callable[[], None]:
-    """A training step of the plain float network."""
-    network.train()
-    optimiser = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9)
-    x, labels = batch.x.contiguous(), batch.labels
-    assert labels is not None
-
-    def step() -> None:
-        optimiser.zero_grad(set_to_none=True)
-        F.cross_entropy(network(x), labels).backward()
-        optimiser.step()
-
-    return step
-
-
 def measure(name: str, rounds: int) -> list[float]:
     """Medians in ms of a network's step, of a batch that is flipped and cropped, and of one with everything on."""
     side, images, width = NETWORKS[name]
     data = stored(side, images)
     plain, everything = fed(data, "flip_crop"), fed(data, EVERYTHING)
-    step = float_step(build(name, input_shape=(3, side, side), classes=CLASSES, width=width), next(plain))
+    network = build(name, input_shape=(3, side, side), classes=CLASSES, width=width).train()
+    batch = next(plain)
+    assert batch.labels is not None
+    step = stepper(network, batch.x.contiguous(), batch.labels)
     timed: list[Callable[[], object]] = [step, lambda: next(plain), lambda: next(everything)]
     times: list[list[float]] = [[] for _ in timed]
     for round_ in range(rounds + 2):  # the first two warm up

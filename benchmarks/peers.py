@@ -2,15 +2,12 @@
 
 Every peer quantises weights and activations to 8 bits, keeps BatchNorm in training mode as the float network does, and
 is past its observer phase: one batch has set the ranges, and no statistics are collected any more. torchao and Brevitas
-come with `pip install 'dianaq[bench]'`. `python benchmarks/peers.py` times them on their own.
+come with `pip install 'dianaq[bench]'`.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
-import statistics
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +16,6 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 from naive_fake_quantise import naive_fake_quantise
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 class PeerError(Exception):
@@ -142,48 +138,3 @@ def _observe(prepared: nn.Module, example: Tensor) -> None:
     """Let observers see one batch: how long a step takes does not depend on which ranges they found."""
     with torch.no_grad():
         prepared(example)
-
-
-def main() -> None:
-    """Time each peer's step (forward, backward, SGD) against the plain float network's, in rounds that alternate."""
-    from dianaq_quant.zoo import ARCHITECTURES, build
-
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--network", default="resnet8", choices=["resnet8", "resnet20", "mobilenet_v1"])
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--batch", type=int, default=128)
-    options = parser.parse_args()
-    architecture, width = ARCHITECTURES[options.network], 0.25 if options.network == "mobilenet_v1" else 1.0
-    shape, classes = architecture.input_shape, architecture.classes
-    torch.manual_seed(0)
-    network = build(options.network, input_shape=shape, classes=classes, width=width).train()
-    x, y = torch.randn(options.batch, *shape), torch.randint(classes, (options.batch,))
-    subjects = {"float": network}
-    for name, peer in peers().items():
-        try:
-            subjects[name] = peer.prepare(network, x)
-        except PeerError as error:
-            print(error)
-    steps = {name: _stepper(subject, x, y) for name, subject in subjects.items()}
-    rounds = [{name: step() for name, step in steps.items()} for _ in range(options.rounds + 1)]
-    for name in steps:  # without the first round, which warms up
-        ratio = statistics.median(r[name] / r["float"] for r in rounds[1:])
-        print(f"{name:20}{ratio:6.2f}{1e3 * statistics.median(r[name] for r in rounds[1:]):9.0f} ms")
-
-
-def _stepper(module: nn.Module, x: Tensor, y: Tensor) -> Callable[[], float]:
-    """A call trains one step on the CPU and gives the seconds that it took."""
-    optimiser = torch.optim.SGD(module.parameters(), lr=1e-3, momentum=0.9)
-
-    def step() -> float:
-        start = time.perf_counter()
-        optimiser.zero_grad()
-        F.cross_entropy(module(x), y).backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        return time.perf_counter() - start
-
-    return step
-
-
-if __name__ == "__main__":
-    main()

@@ -65,7 +65,8 @@ def _commit() -> str:
 
 
 def _machine() -> str:
-    return f"{torch.get_num_threads()} CPU threads, {platform.machine()}, torch {torch.__version__}"
+    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
+    return f"{gpu}{torch.get_num_threads()} CPU threads, {platform.machine()}, torch {torch.__version__}"
 
 
 COMMIT = _commit()

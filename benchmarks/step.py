@@ -1,9 +1,9 @@
 """`make bench-step`: what a training step costs while quantising, against the plain float step of the same network.
 
-The plain step is eager float32 in NCHW; every other one is as jobs run it. All of them are timed in turn, round by
-round: a ratio compares steps of one round, and the median of the rounds' ratios is reported. Random images and weights:
-neither decides how long a step takes. `--peers` adds what published frameworks take, as far as they are installed (the
-`bench` extra).
+The plain step is eager float32 in NCHW; every other network is what jobs train, in their memory format. All are timed
+in turn, round by round: a ratio compares steps of one round, and the median of the rounds' ratios is reported. Random
+images and weights: neither decides how long a step takes. `--peers` adds what published frameworks take, as far as they
+are installed (the `bench` extra).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 from peers import PeerError, peers
-from results import record_rows, table
+from results import record, record_rows, table
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
@@ -36,6 +36,7 @@ from dianaq_quant.targets.diana import TERNARY
 from dianaq_quant.training.calibrate import calibrate, observe
 from dianaq_quant.training.calibrate_analog import calibrate_analog
 from dianaq_quant.training.data import Normalisation, Split
+from dianaq_quant.training.device import choose_device
 from dianaq_quant.zoo import build
 
 BATCH, CLASSES = 128, 10
@@ -139,7 +140,7 @@ def held(step: Step) -> int:
 
 def measure(name: str, rounds: int, with_peers: bool) -> list[list[str]]:
     """The rows of one network."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device()
     networks, x = variants(name)
     x, y = x.to(device), torch.randint(0, CLASSES, (BATCH,), device=device)
     last = x.contiguous(memory_format=torch.channels_last)
@@ -184,11 +185,14 @@ def main() -> int:
     args = parser.parse_args()
     if library() is None:
         print("no compiled kernels: the steps take longer than they would with a C compiler")
+    if args.peers:
+        known = [[peer.name, peer.version or "not installed", peer.how] for peer in peers().values()]
+        record("Step, peers", table(["peer", "version", "what is timed"], known))
     missed = False
     for name in args.networks:
         rows = measure(name, args.rounds, args.peers)
         print(table(HEADER, rows), flush=True)
-        record_rows("Step", NOTE, HEADER, rows)
+        record_rows("Step, GPU" if torch.cuda.is_available() else "Step", NOTE, HEADER, rows)
         missed |= any("MISSED" in row[4] for row in rows)
     return int(missed)
 

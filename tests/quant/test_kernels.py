@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dianaq_quant import kernels
 from dianaq_quant.kernels import LONGEST_TILE, Noise, Shift, build
+from dianaq_quant.quantisers.functions import floor_clip
 
 needs_compiler = pytest.mark.skipif(build.library() is None, reason="there is no C compiler: nothing to compare")
 
@@ -104,9 +105,7 @@ def test_conversions_and_their_gradients_are_the_same_to_the_bit(
     channels = shape[1]
     v, gradient = LAYOUTS[layout](values(shape, 1).nan_to_num(0, 50, -50)), LAYOUTS[layout](torch.randn(shape))
     slope, offset = torch.randn(channels), 10 * torch.randn(channels)
-    noise = noise_for(channels, 2) if noisy and layout in ("contiguous", "channels last") else None
-    # Noise is laid over what is in memory: the kernel works with channels innermost.
-    v = v.contiguous(memory_format=torch.channels_last)
+    noise = noise_for(channels, 2, sigma=0.3) if noisy else None
     for one, another in both(lambda: kernels.convert(v, slope, offset, -32, 31, shift, noise)):
         assert same(one, another)
     _, code = kernels.convert(v, slope, offset, -32, 31, shift, noise)
@@ -121,8 +120,16 @@ def test_sums_depend_on_the_number_of_threads_alone() -> None:
     v = values((16, 24, 16, 16), 0).nan_to_num(0, 50, -50).contiguous(memory_format=torch.channels_last)
     slope, gradient = torch.randn(24), torch.randn(v.shape).contiguous(memory_format=torch.channels_last)
     _, code = kernels.convert(v, slope, slope, -32, 31, None, None)
-    first, again = (kernels.convert_backward(gradient, code, slope, None, None) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        first, *others = (kernels.convert_backward(gradient, code, slope, None, None) for _ in range(20))
+        y, again = (kernels.convert(v, slope, slope, -32, 31, None, None)[0] for _ in range(2))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for other in others for a, b in zip(first, other, strict=True))
+    assert torch.equal(y, again)
+    assert torch.equal(y, kernels.convert(v, slope, slope, -32, 31, None, None)[0])
 
 
 @pytest.mark.parametrize("compiled", [True, False])
@@ -162,6 +169,29 @@ def test_the_gradient_is_that_of_the_operations_one_by_one(count: int, seed: int
     torch.testing.assert_close(got[0], passed * slope.reshape(-1, 1, 1) * converted)
     torch.testing.assert_close(got[1], (passed * a).sum((0, 2, 3)), rtol=1e-5, atol=1e-3)
     torch.testing.assert_close(got[2], passed.sum((0, 2, 3)), rtol=1e-5, atol=1e-3)
+
+
+def test_an_environment_variable_leaves_the_kernels_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(build.DISABLED, "1")
+    build.library.cache_clear()
+    try:
+        assert build.library() is None
+    finally:
+        build.library.cache_clear()
+
+
+def test_another_shape_is_broadcast_and_none_is_read_beyond_its_end() -> None:
+    x, other = values((2, 5, 3, 3), 0).nan_to_num(0, 50, -50), torch.arange(5.0).reshape(5, 1, 1)
+    y, _ = kernels.quantise(x, 1.0, -8, 7, other=other)
+    assert torch.equal(y, (x + other).floor().clamp(-8, 7))
+
+
+def test_a_gradient_of_the_gradient_is_refused() -> None:
+    """It would not be right: the kernels' gradients are numbers, and no functions."""
+    x = torch.ones(3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(floor_clip(2 * x, -8, 7).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"once_differentiable|does not require grad"):
+        gradient.sum().backward()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,41 @@
+"""The benchmarks of training run, and see what they are to see; how fast is their own affair."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
+
+
+def test_every_step_is_timed_and_weighed_against_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    import step
+
+    monkeypatch.setattr(step, "BATCH", 4)
+    monkeypatch.setitem(step.NETWORKS, "resnet8", ((3, 8, 8), 0.5))
+    rows = step.measure("resnet8", 2, with_peers=False)
+    assert {row[1] for row in rows} == {step.PLAIN, "float, channels last", *step.LIMITS}
+    ratios = {row[1]: float(row[3]) for row in rows}
+    assert ratios[step.PLAIN] == 1.0
+    assert all(ratio > 0 for ratio in ratios.values())
+    memory = {row[1]: float(row[5]) for row in rows}
+    assert memory[step.PLAIN] == 1.0
+    assert memory["exact, digital"] < memory["fake_quantised"]  # no BatchNorm keeps its input
+    assert all(row[4].endswith(("met", "MISSED")) for row in rows if row[1] in step.LIMITS)
+
+
+def test_the_feed_is_timed_against_the_plain_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    import feed
+
+    monkeypatch.setattr(feed, "BATCH", 4)
+    monkeypatch.setitem(feed.NETWORKS, "resnet8", (16, 40, 0.5))
+    step, plain, everything = feed.measure("resnet8", 3)
+    assert 0 < plain < everything
+    assert step > 0
