@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import yaml
 
+from dianaq_quant.training.device import DEVICE, GPU_MEMORY
 from dianaq_service.settings import PREFIX, Settings
 from dianaq_worker import alive
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-VARIABLES = {PREFIX + field.name.upper() for field in fields(Settings)}
+VARIABLES = {PREFIX + field.name.upper() for field in fields(Settings)} | {DEVICE, GPU_MEMORY}
 
 
 def test_services_build_targets_that_exist() -> None:
@@ -33,7 +34,7 @@ def test_commands_name_modules_that_exist() -> None:
     assert all(importlib.util.find_spec(module) for module in modules)
 
 
-def test_every_variable_is_one_that_the_settings_know() -> None:
+def test_every_variable_is_one_that_is_read() -> None:
     used = set(re.findall(r"\b(DIANAQ_[A-Z_]+)=", DOCKERFILE))
     for name in ("api", "worker"):
         used |= set(COMPOSE["services"][name]["environment"])
