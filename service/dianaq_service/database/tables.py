@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, Index, String
+from sqlalchemy import JSON, DateTime, Dialect, Index, String, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -90,6 +90,8 @@ class JobRow(Base):
     """When its id last went to the broker."""
     last_seq: Mapped[int] = mapped_column(default=0)
     """Number of the newest event."""
+    logs: Mapped[int] = mapped_column(default=0, server_default="0")
+    """How many log events it has had."""
 
     __table_args__ = (Index("jobs_by_state", "state", "lease_expires"),)
 
@@ -102,6 +104,21 @@ class EventRow(Base):
     time: Mapped[datetime] = mapped_column(default=now)
     attempt: Mapped[int]
     body: Mapped[dict[str, Any]]
+    thinned: Mapped[str | None]
+    """As what newer ones may remove it, `progress` or `log`; most events stay for ever."""
+    label: Mapped[str | None]
+    """Of progress events, what the next one of it supersedes."""
+
+    __table_args__ = (
+        Index(
+            "events_thinned",
+            "job_id",
+            "thinned",
+            "seq",
+            sqlite_where=text("thinned IS NOT NULL"),
+            postgresql_where=text("thinned IS NOT NULL"),
+        ),
+    )
 
 
 class ArtifactRow(Base):
