@@ -121,6 +121,22 @@ class EventRow(Base):
     )
 
 
+class AnswerRow(Base):
+    """What a POST with an idempotency key was answered: see `dianaq_service.idempotency`."""
+
+    __tablename__ = "answers"
+
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request: Mapped[str]
+    """sha256 of what was asked."""
+    status: Mapped[int]
+    body: Mapped[str]
+    created: Mapped[datetime] = mapped_column(default=now)
+
+    __table_args__ = (Index("answers_by_age", "owner", "created"),)
+
+
 class ArtifactRow(Base):
     """A file of a succeeded job, relative to the folder of the attempt that succeeded."""
 

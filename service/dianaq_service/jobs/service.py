@@ -14,6 +14,7 @@ from dianaq.resources import DatasetInfo, Job, Model, Page
 from dianaq.spec import JobSpec, ZooModel
 from dianaq_service.database import DatasetRow, JobRow, ModelRow
 from dianaq_service.database.tables import now
+from dianaq_service.idempotency import Once
 from dianaq_service.ids import new_id
 from dianaq_service.jobs.start import check_start
 from dianaq_service.jobs.states import is_in, move
@@ -23,7 +24,7 @@ from dianaq_service.web.services import Services
 Upload = TypeVar("Upload", ModelRow, DatasetRow)
 
 
-def create(services: Services, owner: str, spec: JobSpec) -> Job:
+def create(services: Services, owner: str, spec: JobSpec, once: Once) -> Job:
     """Check a job against its model and dataset, queue it, and tell the workers.
 
     Raises:
@@ -49,8 +50,10 @@ def create(services: Services, owner: str, spec: JobSpec) -> Job:
         session.add(row)
         session.flush()
         move(session, row.id, "queued")
+        job = resource(row)
+        once.keep(session, job)
     services.queue.send(row.id)
-    return resource(row)
+    return job
 
 
 def listing(services: Services, owner: str, cursor: str | None, limit: int, state: State | None) -> Page[Job]:
@@ -73,7 +76,7 @@ def get(services: Services, owner: str, job_id: str) -> Job:
         return resource(find(session, owner, job_id))
 
 
-def cancel(services: Services, owner: str, job_id: str) -> Job:
+def cancel(services: Services, owner: str, job_id: str, once: Once) -> Job:
     """Cancel a job: at once when nobody has started it; else its attempt is told and ends it.
 
     Cancelling a job twice is no error.
@@ -92,7 +95,9 @@ def cancel(services: Services, owner: str, job_id: str) -> Job:
             if row.state not in ("cancelling", "cancelled"):
                 raise Conflict(f"job {job_id} has already {row.state} and cannot be cancelled")
         session.expire_all()
-        return resource(find(session, owner, job_id))
+        job = resource(find(session, owner, job_id))
+        once.keep(session, job)
+        return job
 
 
 def find(session: Session, owner: str, job_id: str) -> JobRow:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Event
 
 from dianaq_service.database import Database
 from dianaq_service.events.follow import Feed
+from dianaq_service.idempotency import InFlight
 from dianaq_service.queue import JobQueue
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
@@ -23,3 +24,4 @@ class Services:
     feed: Feed
     stopping: Event
     """Set when the server is asked to stop, so that streams end by themselves."""
+    in_flight: InFlight = field(default_factory=InFlight)
