@@ -25,6 +25,7 @@ from dianaq_service.database import AnswerRow, DatasetRow, EventRow, JobRow, Mod
 from dianaq_service.database.tables import now
 from dianaq_service.idempotency import Once, Replay
 from dianaq_service.settings import Settings
+from dianaq_service.uploads import receive as receiving
 from dianaq_service.uploads.inspect import Inspector
 
 from .conftest import DATASET_INFO, MODEL_INFO, Api
@@ -165,13 +166,18 @@ def test_a_request_under_way_turns_away_the_next(api: Api, monkeypatch: pytest.M
     assert send("k").json() == first.result().json()
 
 
-def test_a_client_that_left_frees_its_key(api: Api) -> None:
+@pytest.mark.parametrize("how", ["closes", "is silent"])
+def test_a_client_that_left_frees_its_key(api: Api, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    if how == "is silent":
+        monkeypatch.setattr(receiving, "SILENCE_SECONDS", 0.5)
     authorization = api.client.headers["Authorization"]
     head = f"POST /v1/models?name=n HTTP/1.1\r\nHost: x\r\nAuthorization: {authorization}\r\nIdempotency-Key: k\r\n"
     address = (api.client.base_url.host, api.client.base_url.port)
     with socket.create_connection(address) as connection:
         connection.sendall(f"{head}Content-Length: 100\r\n\r\nhalf".encode())
         _until(lambda: bool(api.services.in_flight._keys))
+        if how == "is silent":
+            _until(lambda: not api.services.in_flight._keys)
     _until(lambda: not api.services.in_flight._keys)
     assert POSTS["/v1/models"](api)("k").status_code == 201
 
