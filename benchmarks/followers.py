@@ -87,17 +87,17 @@ async def measure(url: str, settings: Settings, jobs: list[str], api: psutil.Pro
     ready = asyncio.Semaphore(0)
     limits = httpx.Limits(max_connections=None)
     headers = {"Authorization": f"Bearer {settings.api_key}"}
-    async with httpx.AsyncClient(base_url=url, headers=headers, limits=limits, timeout=60, trust_env=False) as client:
-        async with asyncio.TaskGroup() as tasks:
-            for number in range(FOLLOWERS):
-                tasks.create_task(follow(client, jobs[number % JOBS], lags, ready))
-            for _ in range(FOLLOWERS):
-                await ready.acquire()
-            writer = multiprocessing.get_context("spawn").Process(target=write_events, args=(settings, jobs, SECONDS))
-            writer.start()
-            await asyncio.sleep(SECONDS / 2)
-            memory.append(api.memory_info().rss)
-            await asyncio.to_thread(writer.join)
+    client = httpx.AsyncClient(base_url=url, headers=headers, limits=limits, timeout=60, trust_env=False)
+    async with client, asyncio.TaskGroup() as tasks:
+        for number in range(FOLLOWERS):
+            tasks.create_task(follow(client, jobs[number % JOBS], lags, ready))
+        for _ in range(FOLLOWERS):
+            await ready.acquire()
+        writer = multiprocessing.get_context("spawn").Process(target=write_events, args=(settings, jobs, SECONDS))
+        writer.start()
+        await asyncio.sleep(SECONDS / 2)
+        memory.append(api.memory_info().rss)
+        await asyncio.to_thread(writer.join)
     await asyncio.sleep(2)
     memory.append(api.memory_info().rss)
     return lags, memory

@@ -24,8 +24,8 @@ from dianaq_service.database import Database
 from dianaq_service.events import repository
 from dianaq_service.events.repository import News
 
-POLL_SECONDS = 0.25
-"""An event waits half of it on average: soon enough for a reader, and four looks a second for the database."""
+POLL_SECONDS = 0.1
+"""An event waits half of it on average, of the second that it may take; a look is a query of a millisecond."""
 BATCH = 100
 """Events that a topic keeps, and that a follower holds at most: seconds of a busy job, and some 100 KB."""
 MAX_SECONDS = 15 * 60.0
