@@ -117,12 +117,12 @@ class Client:
         return self._upload("/v1/datasets", Path(path), name, Dataset)
 
     def submit_job(self, spec: JobSpec) -> JobHandle:
-        """Submit a job.
+        """Submit a job. One that starts from a job that is still queued or running waits for it.
 
         Raises:
             InvalidSpec, InvalidDataset: the specification does not fit the model or the data.
             InvalidModel: the model is weights where a network is needed, or the reverse.
-            Conflict: the job to start from has not succeeded, or left no checkpoint.
+            Conflict: the job to start from failed or was cancelled, or left no checkpoint.
         """
         return JobHandle(self._transport, self._transport.post("/v1/jobs", Job, body=spec))
 
