@@ -129,18 +129,18 @@ def test_a_job_starts_from_a_checkpoint_of_another(service: Service) -> None:
 
 
 def test_a_child_waits_for_its_parent_and_ends_with_it(service: Service) -> None:
-    def family(behaviour: int) -> tuple[str, str, str]:
+    def three_generations(behaviour: int) -> tuple[str, str, str]:
         parent = service.submit(behaviour)
         spec = {name: service.job(parent)["spec"][name] for name in ("model", "dataset")}
         child = service.start(**spec, start_from=f"{parent}/float")
         return parent, child, service.start(**spec, start_from=f"{child}/fake_quantised")
 
-    _, child, grandchild = family(fake.SUCCEED)
+    _, child, grandchild = three_generations(fake.SUCCEED)
     assert service.wait(grandchild, "succeeded", "failed")["state"] == "succeeded"
     assert service.artifact(child, "checkpoints/float.pt") == b"float float "
-    _, child, grandchild = family(fake.REFUSE)
+    _, child, grandchild = three_generations(fake.REFUSE)
     assert service.wait(grandchild, "failed")["error"]["type"] == "parent-failed"
-    parent, child, grandchild = family(fake.WAIT)
+    parent, child, grandchild = three_generations(fake.WAIT)
     service.wait(parent, "running")
     assert service.job(child)["waits_for"] == parent
     service.http.post(f"/v1/jobs/{parent}/cancel")
