@@ -67,7 +67,8 @@ class SweepHandle:
         shown = ""
         while True:
             sweep = self._refresh_patiently()
-            if progress and shown != (shown := counts(sweep.states)):
+            before, shown = shown, counts(sweep.states)
+            if progress and shown != before:
                 print(f"  {shown}", flush=True)
             if sweep.ended:
                 break
@@ -108,4 +109,5 @@ class SweepHandle:
 def counts(states: Mapping[State, int]) -> str:
     """`6 jobs: 3 queued, 1 running, 2 succeeded`."""
     parts = ", ".join(f"{states[state]} {state}" for state in get_args(State) if states.get(state))
-    return f"{sum(states.values())} jobs: {parts}"
+    total = sum(states.values())
+    return f"{total} {'job' if total == 1 else 'jobs'}: {parts}"
