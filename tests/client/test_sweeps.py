@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from dianaq import Augmentation, Client, JobSpec, Preprocessing, Recipe, Training
 from dianaq.errors import InvalidSpec, JobFailed, Problem
-from dianaq.sweeps import Costs, SweepRow, SweepTable, parse_sweep
+from dianaq.sweeps import MAX_JOBS, Costs, SweepRow, SweepTable, parse_sweep
 
 from .fake_service import FakeService
 
+ROOT = Path(__file__).parents[2]
 JOB = {"model": "mdl_1", "dataset": "dat_1"}
 COSTS = Costs(latency_s=1.25e-3, energy_j=3e-6, weight_bytes=2048, peak_activation_bytes=1024, total_bytes=3072)
 
@@ -178,3 +182,26 @@ def test_an_unusable_sweep_is_refused_before_it_is_sent(service: FakeService, cl
     with pytest.raises(InvalidSpec, match="grid is empty"):
         client.submit_sweep(JOB, {})
     assert service.requests == []
+
+
+def test_the_documentation_shows_the_example_and_what_it_says_can_be_swept() -> None:
+    (shown,) = re.findall(
+        r"```yaml\n# examples/sweep.yaml\n(.*?)```", (ROOT / "docs" / "sweeps.md").read_text(), re.DOTALL
+    )
+    example = (ROOT / "examples" / "sweep.yaml").read_text()
+    assert example.endswith(shown)
+    data = yaml.safe_load(example)
+    assert len(parse_sweep({**data, "job": {**data["job"], **JOB}}).jobs()) == 6
+    text = " ".join((ROOT / "docs" / "sweeps.md").read_text().split())
+    assert f"A sweep has {MAX_JOBS} of them at most" in text
+    (fields,) = re.findall(r"\*\*Any field\*\* can be swept: (.*?)- \*\*The jobs\*\*", text)
+    swept = [yaml.safe_load(code) for code in re.findall(r"`([^`]*: \[[^`]*)`", fields)]
+    assert [list(grid) for grid in swept] == [
+        ["mapping.default"],
+        ["recipe.quantisers.weights.init"],
+        ["recipe.preset"],
+        ["model"],
+        ["mapping.layers"],
+    ]
+    for grid in swept:
+        assert len(parse_sweep({"job": JOB, "grid": grid}).jobs()) == 2
