@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from dianaq_worker.supervisor import Supervisor
 from dianaq_worker.sweeper import Sweeper
 
 from .fakes.dianaq_quant import pipeline as fake
-from .support import add_job, row_of
+from .support import add_job, history, row_of
 
 
 @pytest.fixture
@@ -128,3 +129,15 @@ def test_a_child_gives_the_same_bytes_however_early_it_was_submitted(tmp_path: P
         late.wait(progress=False, timeout=300)
         assert {"htvm/model.onnx", "report.json"} <= {artifact.path for artifact in early.artifacts()}
         assert early.artifacts() == late.artifacts()  # every hash
+
+
+def test_of_many_who_tell_a_job_one_does(database: Database, storage: Storage) -> None:
+    families = [add_family(database, storage) for _ in range(5)]
+    with database.write() as session:
+        for parent, _ in families:
+            move(session, parent, "succeeded")
+    with ThreadPoolExecutor(8) as pool:
+        freed = [job for found in pool.map(lambda _: settle(database), range(8)) for job in found]
+    children = [child for _, child in families]
+    assert sorted(freed) == children
+    assert [len(history(database, child)) for child in children] == [2] * 5
