@@ -21,7 +21,7 @@ from sqlalchemy import func, select, update
 from dianaq.resources import Job
 from dianaq_service import idempotency
 from dianaq_service.app import create_app
-from dianaq_service.database import AnswerRow, DatasetRow, EventRow, JobRow, ModelRow
+from dianaq_service.database import AnswerRow, DatasetRow, EventRow, JobRow, ModelRow, SweepRow
 from dianaq_service.database.tables import now
 from dianaq_service.idempotency import Once, Replay
 from dianaq_service.settings import Settings
@@ -61,17 +61,32 @@ def _cancel(api: Api) -> Callable[[str], httpx.Response]:
     return lambda key: _post(api, f"/v1/jobs/{job}/cancel", key)
 
 
+def _sweep(api: Api) -> Callable[[str], httpx.Response]:
+    spec = {
+        "job": {"model": api.add_model(), "dataset": api.add_dataset(), "recipe": {"preset": "ptq"}},
+        "grid": {"recipe.seed": [0, 1]},
+    }
+    return lambda key: _post(api, "/v1/sweeps", key, json=spec)
+
+
+def _cancel_sweep(api: Api) -> Callable[[str], httpx.Response]:
+    sweep = _sweep(api)("of-the-sweep").json()["id"]
+    return lambda key: _post(api, f"/v1/sweeps/{sweep}/cancel", key)
+
+
 POSTS: dict[str, Callable[[Api], Callable[[str], httpx.Response]]] = {
     "/v1/models": lambda api: lambda key: _post(api, "/v1/models?name=n", key, content=b"a model"),
     "/v1/datasets": lambda api: lambda key: _post(api, "/v1/datasets?name=n", key, content=b"a dataset"),
     "/v1/jobs": _submit,
     "/v1/jobs/{job_id}/cancel": _cancel,
+    "/v1/sweeps": _sweep,
+    "/v1/sweeps/{sweep_id}/cancel": _cancel_sweep,
 }
 """How to send a request to each POST route, the same one each time it is called."""
 
 
 def _rows(api: Api) -> list[int]:
-    tables = (ModelRow, DatasetRow, JobRow, EventRow)
+    tables = (ModelRow, DatasetRow, JobRow, EventRow, SweepRow)
     with api.services.database.read() as session:
         return [session.scalar(select(func.count()).select_from(table)) or 0 for table in tables]
 
@@ -198,7 +213,7 @@ def test_the_answer_and_what_it_tells_of_are_one(api: Api, monkeypatch: pytest.M
     with monkeypatch.context() as broken:
         broken.setattr(idempotency, "_remove_expired", fails)
         assert send("k").status_code == 500
-    assert _rows(api)[2:] == [0, 0]
+    assert _rows(api)[2:] == [0, 0, 0]
     assert send("k").status_code == 201
 
 
