@@ -38,6 +38,9 @@ class Settings:
 
     max_upload_bytes: int = 2 * 1024**3
     """CIFAR-10 as float32 is 0.7 GiB; ImageNet-sized data does not fit the in-memory training loop anyway."""
+    min_free_bytes: int = 256 * 1024**2
+    """No job starts, and no upload is taken, with less room on the disk of the data folder. A job of the zoo's largest
+    network leaves some hundred MB of checkpoints and snapshots, and the database must go on when the disk is full."""
     inspection_seconds: float = 120.0
     inspection_memory_bytes: int = 4 * 1024**3
     """Address space of the process that looks into an upload: the largest array, twice, and the libraries."""

@@ -47,11 +47,11 @@ async def upload(services: Services, kind: Kind[R], owner: str, name: str, reque
     """Receive a file, have it looked into, and keep it. A refused one leaves nothing.
 
     Raises:
-        TooLarge, InvalidRequest: see `receive`.
+        TooLarge, InvalidRequest, InsufficientStorage: see `receive`.
         InvalidModel, InvalidDataset: the file cannot be used.
     """
-    limit = services.settings.max_upload_bytes
-    async with receive(request, services.storage.incoming, limit) as received:
+    limit, floor = services.settings.max_upload_bytes, services.settings.min_free_bytes
+    async with receive(request, services.storage.incoming, limit, floor) as received:
         found = await services.inspector.inspect(kind.name, received.path, kind.refusal)
         info = kind.info.validate_python(found)
         if await request.is_disconnected():
