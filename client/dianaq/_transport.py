@@ -65,6 +65,12 @@ class Transport:
             options["json"] = body.model_dump(mode="json", by_alias=True)
         return self._send("POST", path, answer, **options)
 
+    def delete(self, path: str) -> None:
+        """DELETE a resource; errors as for `get`."""
+        with self._named_failures():
+            response = self._http.delete(path)
+        _raise_for_problem(response)
+
     @contextmanager
     def stream(self, path: str, **options: Any) -> Iterator[httpx.Response]:
         """GET an answer whose body the caller reads; errors, also while reading, as for `get`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -17,6 +18,7 @@ from dianaq_service.jobs.endpoints import router as jobs
 from dianaq_service.keys.service import configure
 from dianaq_service.models.endpoints import router as models
 from dianaq_service.queue import JobQueue
+from dianaq_service.retention.housekeeper import Housekeeper
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
 from dianaq_service.uploads.inspect import Inspector
@@ -38,7 +40,10 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         services = start(settings)
         app.state.services = services
+        housekeeper = Housekeeper(settings, services.database, services.storage)
+        housekeeper.start()
         yield
+        await asyncio.to_thread(housekeeper.stop)
         services.stopping.set()
         services.queue.close()
         services.database.close()

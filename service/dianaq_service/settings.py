@@ -58,6 +58,22 @@ class Settings:
     stop_grace_seconds: float = 5.0
     """Time between TERM and KILL."""
 
+    retention_days_artifacts: float = 90.0
+    """The artifacts of a job go so long after its end; the job, its figures and events stay. Here and below, 0 keeps
+    for ever."""
+    retention_days_uploads: float = 180.0
+    """A model or dataset goes so long after the end of the last job that used it, or after it came. Longer than
+    artifacts: to make an expired bundle again takes both."""
+    retention_days_incoming: float = 1.0
+    """An upload that has not grown for a day has lost its client."""
+    retention_days_orphans: float = 1.0
+    """Files that nothing refers to: folders of attempts that died, blobs of crashed uploads. A day is much longer than
+    a file waits for its row, and leaves time to look."""
+    retention_days_logs: float = 30.0
+    """What the attempts of an ended job printed."""
+    housekeeping_seconds: float = 3600.0
+    """How often what has expired is looked for."""
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
         """Settings from the environment.

@@ -90,6 +90,8 @@ class JobRow(Base):
     """When its id last went to the broker."""
     last_seq: Mapped[int] = mapped_column(default=0)
     """Number of the newest event."""
+    expired: Mapped[datetime | None]
+    """When its artifacts were removed."""
 
     __table_args__ = (Index("jobs_by_state", "state", "lease_expires"),)
 

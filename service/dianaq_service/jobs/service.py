@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from dianaq.errors import Conflict, InvalidSpec, NotFound
-from dianaq.events import State
+from dianaq.events import TERMINAL_STATES, State
 from dianaq.inspection.fit import check_fit
 from dianaq.resources import DatasetInfo, Job, Model, Page
 from dianaq.spec import JobSpec, ZooModel
@@ -17,6 +17,8 @@ from dianaq_service.database.tables import now
 from dianaq_service.ids import new_id
 from dianaq_service.jobs.start import check_start
 from dianaq_service.jobs.states import is_in, move
+from dianaq_service.retention.expiry import artifacts_expire
+from dianaq_service.retention.removal import remove_files, remove_rows, successor
 from dianaq_service.web.pages import newest_first
 from dianaq_service.web.services import Services
 
@@ -50,7 +52,7 @@ def create(services: Services, owner: str, spec: JobSpec) -> Job:
         session.flush()
         move(session, row.id, "queued")
     services.queue.send(row.id)
-    return resource(row)
+    return resource(services, row)
 
 
 def listing(services: Services, owner: str, cursor: str | None, limit: int, state: State | None) -> Page[Job]:
@@ -60,7 +62,7 @@ def listing(services: Services, owner: str, cursor: str | None, limit: int, stat
         query = query.where(JobRow.state == state)
     with services.database.read() as session:
         rows, following = newest_first(session, query, JobRow.id, cursor, limit)
-    return Page(items=[resource(row) for row in rows], next=following)
+    return Page(items=[resource(services, row) for row in rows], next=following)
 
 
 def get(services: Services, owner: str, job_id: str) -> Job:
@@ -70,7 +72,7 @@ def get(services: Services, owner: str, job_id: str) -> Job:
         NotFound: the owner has no such job.
     """
     with services.database.read() as session:
-        return resource(find(session, owner, job_id))
+        return resource(services, find(session, owner, job_id))
 
 
 def cancel(services: Services, owner: str, job_id: str) -> Job:
@@ -92,7 +94,25 @@ def cancel(services: Services, owner: str, job_id: str) -> Job:
             if row.state not in ("cancelling", "cancelled"):
                 raise Conflict(f"job {job_id} has already {row.state} and cannot be cancelled")
         session.expire_all()
-        return resource(find(session, owner, job_id))
+        return resource(services, find(session, owner, job_id))
+
+
+def delete(services: Services, owner: str, job_id: str) -> None:
+    """Remove a job with all that belongs to it: events, artifacts, logs.
+
+    Raises:
+        NotFound: the owner has no such job.
+        Conflict: it has not ended, or a job that has not ended starts from its checkpoint.
+    """
+    with services.database.write() as session:
+        row = find(session, owner, job_id)
+        session.refresh(row, with_for_update=True)
+        if row.state not in TERMINAL_STATES:
+            raise Conflict(f"job {job_id} is {row.state}; cancel it, and delete it once it has ended")
+        if (needed_by := successor(session, job_id)) is not None:
+            raise Conflict(f"job {job_id} is needed by job {needed_by}, which starts from its checkpoint")
+        remove_rows(session, row)
+    remove_files(services.storage, job_id)
 
 
 def find(session: Session, owner: str, job_id: str) -> JobRow:
@@ -107,9 +127,10 @@ def find(session: Session, owner: str, job_id: str) -> JobRow:
     return row
 
 
-def resource(row: JobRow) -> Job:
+def resource(services: Services, row: JobRow) -> Job:
     """A job as the API shows it."""
-    return Job.model_validate(row, from_attributes=True)
+    expires = artifacts_expire(row, services.settings.retention_days_artifacts)
+    return Job.model_validate(row, from_attributes=True).model_copy(update={"expires": expires})
 
 
 def _model(session: Session, owner: str, spec: JobSpec) -> ModelRow | None:
