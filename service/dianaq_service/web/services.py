@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import Future
 from dataclasses import dataclass, field
 from threading import Event
 
@@ -19,6 +20,8 @@ class Services:
     storage: Storage
     queue: JobQueue
     inspector: Inspector
+    checks: dict[str, Future[object]] = field(default_factory=dict)
+    """The last check of each part, which may still run (`dianaq_service.web.ready`)."""
     stopping: Event = field(default_factory=Event)
     """Set when the server is asked to stop, so that streams end by themselves."""
 
