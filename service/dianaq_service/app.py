@@ -24,6 +24,7 @@ from dianaq_service.storage import Storage
 from dianaq_service.uploads.inspect import Inspector
 from dianaq_service.web import errors
 from dianaq_service.web.health import router as health
+from dianaq_service.web.metrics import router as metrics
 from dianaq_service.web.ready import router as ready
 from dianaq_service.web.requests import RequestContext
 from dianaq_service.web.services import Services
@@ -62,7 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.add_middleware(RequestContext)
     errors.install(app)
-    for router in (health, ready, models, datasets, jobs, events, artifacts):
+    for router in (health, ready, metrics, models, datasets, jobs, events, artifacts):
         app.include_router(router)
     return app
 

@@ -96,6 +96,17 @@ class JobRow(Base):
     __table_args__ = (Index("jobs_by_state", "state", "lease_expires"),)
 
 
+class CounterRow(Base):
+    """A count that only grows (`dianaq_service.counters`). Histograms have a row per bucket, and the sum."""
+
+    __tablename__ = "counters"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    label: Mapped[str] = mapped_column(primary_key=True)
+    bucket: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[float]
+
+
 class EventRow(Base):
     __tablename__ = "events"
 

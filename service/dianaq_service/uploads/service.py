@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from dianaq.errors import Conflict, DianaqError, InvalidDataset, InvalidModel, NotFound
 from dianaq.resources import Dataset, DatasetInfo, Model, ModelInfo, Page, WeightsInfo
+from dianaq_service.counters import count
 from dianaq_service.database import Database, DatasetRow, JobRow, ModelRow
 from dianaq_service.ids import new_id
 from dianaq_service.jobs.states import is_in
@@ -79,6 +80,7 @@ def _keep(services: Services, kind: Kind[R], owner: str, name: str, received: Re
             )
             session.add(row)
             session.flush()
+            count(session, "upload_bytes", kind.name, by=received.size)
             if not blob.exists():
                 blob.parent.mkdir(parents=True, exist_ok=True)
                 received.path.rename(blob)
