@@ -89,6 +89,10 @@ def test_artifacts_expire_and_their_job_stays(api: Api) -> None:
         assert (response.status_code, response.json()["type"]) == (410, "expired")
         assert job in response.json()["detail"]
     assert not (api.services.storage.root / "artifacts" / job).exists()
+    spec = {name: api.row(job).spec[name] for name in ("model", "dataset")} | {"start_from": f"{job}/float"}
+    response = api.client.post("/v1/jobs", json=spec)
+    assert response.status_code == 409
+    assert "expired" in response.json()["detail"]
     assert api.client.get(f"/v1/jobs/{job}").json()["state"] == "succeeded"
     assert api.client.get(f"/v1/jobs/{job}/events").json()["items"]
     assert api.client.get(f"/v1/jobs/{job}/artifacts", headers=api.bob).status_code == 404
