@@ -10,12 +10,18 @@
     ├── VerificationError           two executions of the exported network disagree
     ├── JobCancelled                the job was cancelled while it ran
     ├── JobFailed                   a job that was waited for ended in `failed`
+    ├── ParentFailed                the job that it starts from failed or was cancelled
     ├── WorkerLost                  every attempt of the job died without a word
+    ├── DiskFull                    the job filled the worker's disk, or found it full
     ├── ServiceError                the service answered with an error of its own
     │   ├── Unauthorised            no key, or a wrong one
     │   ├── NotFound                no such model, dataset, job or artifact
     │   ├── InvalidRequest          a query parameter, header or body that the route does not take
     │   ├── Conflict                the request does not fit the state of the thing
+    │   │   └── KeyInUse            the first request with this idempotency key is still under way
+    │   ├── KeyReused               the idempotency key was used for another request
+    │   ├── Expired                 it was there, and was removed after its time
+    │   ├── InsufficientStorage     the service's disk is full
     │   └── TooLarge                the upload exceeds the size cap
     ├── ServiceUnavailable          the service cannot be reached
     └── MissingExtra                a command needs packages that are not installed
@@ -122,8 +128,20 @@ class JobFailed(DianaqError):
         self.cause = cause
 
 
+class ParentFailed(DianaqError):
+    """A job that waited for the one it starts from, which left nothing to start from."""
+
+    slug, title, status = "parent-failed", "The job to start from did not succeed", 409
+
+
 class WorkerLost(DianaqError):
     slug, title, status = "worker-lost", "The job's process was lost", 500
+
+
+class DiskFull(DianaqError):
+    """A job met a full disk. It is not tried again by itself: the next attempt would meet the same."""
+
+    slug, title, status = "disk-full", "The worker's disk is full", 507
 
 
 class ServiceError(DianaqError):
@@ -146,8 +164,24 @@ class Conflict(ServiceError):
     slug, title, status = "conflict", "The request does not fit the present state", 409
 
 
+class KeyInUse(Conflict):
+    slug, title, status = "idempotency-key-in-use", "The first request is still under way", 409
+
+
+class KeyReused(ServiceError):
+    slug, title, status = "idempotency-key-reused", "The idempotency key belongs to another request", 422
+
+
 class TooLarge(ServiceError):
     slug, title, status = "too-large", "The upload is too large", 413
+
+
+class Expired(ServiceError):
+    slug, title, status = "expired", "It was removed after its time", 410
+
+
+class InsufficientStorage(ServiceError):
+    slug, title, status = "insufficient-storage", "The service's disk is full", 507
 
 
 class ServiceUnavailable(DianaqError):

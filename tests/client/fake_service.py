@@ -8,6 +8,7 @@ import json
 import re
 import socket
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +20,7 @@ from dianaq.errors import Problem
 from dianaq.events import Event, State, StateBody
 from dianaq.resources import Job
 from dianaq.spec import JobSpec
+from dianaq.sweeps import SweepJob, SweepSpec, SweepTable, SweepWithJobs
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = "dq_test"
@@ -57,7 +59,12 @@ class FakeService:
         streams: whether the event stream works at all.
         on_stream_end: called whenever a stream has ended.
         answer: problem with which every request is answered.
+        answers: problems with which the next POSTs are answered; `retry_after` is the header that goes with them.
+        lost_answers: so many POSTs are done, and the connection is cut instead of an answer.
+        done: the paths of the POSTs that were done; one whose key was seen before is not done again.
+        keys: the idempotency key of each POST that came.
         bundle: the content of `artifact`; `listed_sha256` is what the listing says of it.
+        sweep: the sweep that was submitted; whenever it is asked for, its jobs take on the next of `sweep_states`.
     """
 
     def __init__(self) -> None:
@@ -68,11 +75,22 @@ class FakeService:
         self.streams = True
         self.on_stream_end: Callable[[], None] = lambda: None
         self.answer: Problem | tuple[int, str] | None = None
+        self.answers: list[Problem | tuple[int, str]] = []
+        self.retry_after = ""
+        self.lost_answers = 0
+        self.done: list[str] = []
+        self.keys: list[str] = []
+        self.kept: dict[str, bytes] = {}
+        self.last_event_ids: list[str] = []
         self.bundle = make_bundle({"report.json": b'{"accuracy": []}'})
         self.artifact = "bundle.zip"
         self.listed_sha256: str | None = None
         self.uploads: dict[str, bytes] = {}
+        self.sweep: SweepWithJobs | None = None
+        self.sweep_states: list[list[State]] = []
+        self.table = SweepTable(id="swp_1", paths=[], rows=[])
         self.requests: list[str] = []
+        self.deleted: list[str] = []
         self.page_size = 2
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -101,6 +119,12 @@ class FakeService:
         """Change the job without an event."""
         self.job = self.job.model_copy(update={"state": state, **changes})
 
+    def set_states(self, states: list[State]) -> None:
+        """The states of the sweep's jobs."""
+        assert self.sweep is not None
+        jobs = [job.model_copy(update={"state": state}) for job, state in zip(self.sweep.jobs, states, strict=True)]
+        self.sweep = self.sweep.model_copy(update={"states": dict(Counter(states)), "jobs": jobs})
+
 
 def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
@@ -112,9 +136,21 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             self._route()
 
+        def do_DELETE(self) -> None:
+            if service.answer is not None:
+                self._refuse(service.answer)
+            else:
+                service.deleted.append(self.path)
+                self.send_response(204)
+                self.end_headers()
+
         def do_POST(self) -> None:
             self._body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            self._route()
+            service.keys.append(self.headers["Idempotency-Key"])
+            if service.answers:
+                self._refuse(service.answers.pop(0))
+            else:
+                self._route()
 
         def _route(self) -> None:
             url = urlsplit(self.path)
@@ -123,7 +159,10 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
                 self._refuse(service.answer)
             elif self.headers.get("Authorization") != f"Bearer {KEY}":
                 self._refuse(Problem(type="unauthorised", title="A key is needed", detail="unknown key", status=401))
+            elif self.command == "POST" and self.headers["Idempotency-Key"] in service.kept:
+                self._send(200, service.kept[self.headers["Idempotency-Key"]], "application/json")
             elif url.path == "/v1/jobs/job_1/events/stream":
+                service.last_event_ids.append(self.headers["Last-Event-ID"])
                 self._stream(int(query["after"]))
             elif url.path.startswith("/v1/jobs/job_1/artifacts/"):
                 self._send(200, service.bundle, "application/octet-stream")
@@ -174,8 +213,30 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
                 digest = service.listed_sha256 or hashlib.sha256(service.bundle).hexdigest()
                 bundle = {"path": service.artifact, "size": len(service.bundle), "sha256": digest}
                 self._json([bundle] if service.job.state == "succeeded" else [])
+            elif path.startswith("/v1/sweeps"):
+                self._sweeps(path)
             else:
                 self._refuse(Problem(type="not-found", title="No such thing", detail=f"no {path}", status=404))
+
+        def _sweeps(self, path: str) -> None:
+            if self.command == "POST" and path == "/v1/sweeps":
+                spec = SweepSpec.model_validate_json(self._body)
+                jobs = [SweepJob(id=f"job_{i}", state="queued", point=p) for i, p in enumerate(spec.points(), 1)]
+                service.sweep = SweepWithJobs(
+                    id="swp_1", created=NOW, spec=spec, states={"queued": len(jobs)}, jobs=jobs
+                )
+            if path == "/v1/sweeps/swp_1/table":
+                self._json(service.table.model_dump(mode="json"))
+                return
+            if service.sweep is None:
+                self._refuse(Problem(type="not-found", title="No such thing", detail=f"no {path}", status=404))
+                return
+            if path == "/v1/sweeps/swp_1/cancel":
+                service.set_states(["cancelled"] * len(service.sweep.jobs))
+            elif path == "/v1/sweeps/swp_1" and service.sweep_states:
+                service.set_states(service.sweep_states.pop(0))
+            sweep = service.sweep.model_dump(mode="json")
+            self._json({"items": [sweep], "next": None} if self.command == "GET" and path == "/v1/sweeps" else sweep)
 
         def _stream(self, after: int) -> None:
             if not service.streams:
@@ -196,7 +257,11 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
             service.on_stream_end()
 
         def _json(self, value: Any) -> None:
-            self._send(200, json.dumps(value).encode(), "application/json")
+            data = json.dumps(value).encode()
+            if self.command == "POST":
+                service.kept[self.headers["Idempotency-Key"]] = data
+                service.done.append(urlsplit(self.path).path)
+            self._send(200, data, "application/json")
 
         def _refuse(self, answer: Problem | tuple[int, str]) -> None:
             if isinstance(answer, Problem):
@@ -205,7 +270,15 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
                 self._send(answer[0], answer[1].encode(), "text/html")
 
         def _send(self, status: int, data: bytes, kind: str) -> None:
+            if self.command == "POST" and service.lost_answers:
+                service.lost_answers -= 1
+                self.log_request()
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
             self.send_response(status)
+            if service.retry_after:
+                self.send_header("Retry-After", service.retry_after)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from databases import ON_BOTH
 
 from dianaq.errors import Problem
 from dianaq.events import Event, LogBody, ProgressBody
@@ -12,6 +13,8 @@ from dianaq_service.events import follow as following
 from dianaq_service.events.repository import append
 
 from .conftest import Api
+
+pytestmark = ON_BOTH
 
 
 def _history(api: Api, logs: int) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from databases import ON_BOTH
 
 from dianaq.errors import Problem
 from dianaq.resources import Job, Page
 
 from .conftest import Api
+
+pytestmark = ON_BOTH
 
 
 def test_a_submitted_job_is_queued_even_without_a_broker(api: Api) -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
+from databases import ON_BOTH
 from onnx import TensorProto, helper, numpy_helper
 from sqlalchemy import func, select
 
@@ -21,6 +22,8 @@ from dianaq_service.database import DatasetRow, ModelRow
 from dianaq_service.uploads.inspect import Inspector
 
 from .conftest import Api
+
+pytestmark = ON_BOTH
 
 
 @pytest.fixture(scope="module")

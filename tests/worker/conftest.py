@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +11,15 @@ from dianaq_service.database import Database
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
 
-from .support import FAKES
+from .support import with_fakes
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, database_url: str) -> Settings:
     return Settings(
         data_dir=tmp_path / "data",
+        # SQLite lives in the data folder.
+        database_url="" if database_url.startswith("sqlite") else database_url,
         broker_url="redis://127.0.0.1:1/0",
         lease_seconds=2,
         cancel_grace_seconds=0.5,
@@ -45,4 +46,4 @@ def database(settings: Settings, storage: Storage) -> Iterator[Database]:
 @pytest.fixture
 def fake_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Children that are started from now on run the fake pipeline."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FAKES), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep))
+    monkeypatch.setenv("PYTHONPATH", with_fakes())

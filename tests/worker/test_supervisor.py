@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import psutil
 import pytest
+from databases import ON_BOTH
 
 from dianaq_service.artifacts import repository as artifacts
 from dianaq_service.database import Database
@@ -25,7 +26,7 @@ from dianaq_worker.supervisor import Supervisor
 from .fakes.dianaq_quant import pipeline as fake
 from .support import add_job, all_gone, history, row_of, states, wait_for
 
-pytestmark = pytest.mark.usefixtures("fake_pipeline")
+pytestmark = [pytest.mark.usefixtures("fake_pipeline"), ON_BOTH]
 
 
 @pytest.fixture

@@ -16,10 +16,11 @@ from sqlalchemy.orm import Session
 
 from dianaq.errors import WorkerLost
 from dianaq.events import LogBody, State
+from dianaq_service.counters import count
 from dianaq_service.database import Database, JobRow
 from dianaq_service.database.tables import now
 from dianaq_service.events.repository import append
-from dianaq_service.jobs.states import is_in, move
+from dianaq_service.jobs.states import is_in, is_ready, move
 
 
 def held(attempt: int) -> ColumnElement[bool]:
@@ -32,13 +33,13 @@ def _expired() -> ColumnElement[bool]:
 
 
 def claim(database: Database, job_id: str, owner: str, seconds: float, max_losses: int) -> int | None:
-    """Take a job that is queued, or whose holder is gone.
+    """Take a job that is queued and waits for no other, or whose holder is gone.
 
     Returns:
         The number of the new attempt; None when the job is not to be had, and the message is to be dropped.
     """
     moment = now()
-    free = or_(is_in("queued"), and_(_expired(), JobRow.losses + 1 < max_losses))
+    free = or_(is_ready(), and_(_expired(), JobRow.losses + 1 < max_losses))
     with database.write() as session:
         return move(
             session,
@@ -69,6 +70,8 @@ def renew(database: Database, job_id: str, attempt: int, seconds: float) -> Stat
             .returning(JobRow.state)
             .execution_options(synchronize_session=False)
         )
+        if state is not None:
+            count(session, "lease_renewals")
     return cast("State | None", state)
 
 
@@ -123,7 +126,7 @@ def bury(database: Database, max_losses: int) -> None:
 
 def to_send(database: Database, resend_seconds: float) -> tuple[list[str], list[str]]:
     """Ids of the jobs that wait for a worker, oldest first: those never sent, and those sent a while ago."""
-    waiting = or_(is_in("queued"), _expired())
+    waiting = or_(is_ready(), _expired())
     with database.read() as session:
         query = select(JobRow.id).where(waiting).order_by(JobRow.id)
         unsent = session.scalars(query.where(JobRow.sent.is_(None))).all()

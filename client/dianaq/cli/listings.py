@@ -1,8 +1,10 @@
-"""`dianaq models list`, `dianaq datasets list`, `dianaq schema`, `dianaq version`."""
+"""`dianaq models list|delete`, `dianaq datasets list|delete`, `dianaq schema`, `dianaq version`."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import Any
 
 from dianaq import __version__
 from dianaq.cli.tables import print_json, shape, size, table, when
@@ -10,19 +12,29 @@ from dianaq.client import Client
 from dianaq.report import report_schema
 from dianaq.resources import ModelInfo
 from dianaq.spec import JobSpec
+from dianaq.sweeps import SweepSpec
+
+SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
+    "job": JobSpec.model_json_schema,
+    "sweep": SweepSpec.model_json_schema,
+    "report": report_schema,
+}
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add these commands to the command line."""
     for name, run in (("models", list_models), ("datasets", list_datasets)):
-        commands = subparsers.add_parser(name, help=f"list uploaded {name}").add_subparsers(
+        commands = subparsers.add_parser(name, help=f"list and delete uploaded {name}").add_subparsers(
             metavar="COMMAND", required=True
         )
         parser = commands.add_parser("list", help=f"{name}, newest first")
         parser.add_argument("--json", action="store_true", help="as JSON")
         parser.set_defaults(run=run)
-    parser = subparsers.add_parser("schema", help="JSON Schema of the job specification, or of report.json")
-    parser.add_argument("what", nargs="?", choices=("job", "report"), default="job", help="default: job")
+        parser = commands.add_parser("delete", help="delete one that no unfinished job needs")
+        parser.add_argument("id", metavar="ID")
+        parser.set_defaults(run=delete, kind=name)
+    parser = subparsers.add_parser("schema", help="JSON Schema of the job specification, of a sweep, or of report.json")
+    parser.add_argument("what", nargs="?", choices=tuple(SCHEMAS), default="job", help="default: job")
     parser.set_defaults(run=schema)
     subparsers.add_parser("version", help="version of this program").set_defaults(run=version)
 
@@ -61,8 +73,15 @@ def list_datasets(args: argparse.Namespace) -> int:
     return 0
 
 
+def delete(args: argparse.Namespace) -> int:
+    with Client() as client:
+        (client.delete_model if args.kind == "models" else client.delete_dataset)(args.id)
+    print(f"{args.id} is deleted")
+    return 0
+
+
 def schema(args: argparse.Namespace) -> int:
-    print_json(report_schema() if args.what == "report" else JobSpec.model_json_schema(by_alias=True))
+    print_json(SCHEMAS[args.what]())
     return 0
 
 

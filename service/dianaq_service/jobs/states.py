@@ -2,6 +2,7 @@
 
     queued -> running -> succeeded | failed | cancelled
     queued -> cancelled                 nobody had started it
+    queued -> failed                    the job that it waited for did not succeed (`families`)
     running -> cancelling -> cancelled  the attempt is told first
     running -> queued                   handed back, or lost with its process
 
@@ -13,11 +14,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, and_
 from sqlalchemy.orm import Session
 
 from dianaq.errors import Problem
 from dianaq.events import TERMINAL_STATES, State, StateBody
+from dianaq_service.counters import count
 from dianaq_service.database import JobRow
 from dianaq_service.database.tables import now
 from dianaq_service.events.repository import append
@@ -43,9 +45,17 @@ def move(
         values |= {"lease_owner": None, "lease_expires": None, "stage": None, "sent": None}
     if error is not None:
         values["error"] = error.model_dump()
-    return append(session, job_id, StateBody(state=to, error=error), *where, state=to, **values)
+    attempt = append(session, job_id, StateBody(state=to, error=error), *where, state=to, **values)
+    if attempt is not None:
+        count(session, "moves", to)
+    return attempt
 
 
 def is_in(*states: State) -> ColumnElement[bool]:
     """The condition that the job is in one of these states."""
     return JobRow.state.in_(states)
+
+
+def is_ready() -> ColumnElement[bool]:
+    """The condition that the job is queued, and waits for a worker alone."""
+    return and_(is_in("queued"), JobRow.waits_for.is_(None))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from asyncio import Future
 from dataclasses import dataclass, field
 from threading import Event
 
 from dianaq_service.database import Database
+from dianaq_service.events.follow import Feed
+from dianaq_service.idempotency import InFlight
 from dianaq_service.queue import JobQueue
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
@@ -19,8 +22,9 @@ class Services:
     storage: Storage
     queue: JobQueue
     inspector: Inspector
+    feed: Feed
+    checks: dict[str, Future[object]] = field(default_factory=dict)
+    """The last check of each part, which may still run (`dianaq_service.web.ready`)."""
     stopping: Event = field(default_factory=Event)
     """Set when the server is asked to stop, so that streams end by themselves."""
-
-    def is_stopping(self) -> bool:
-        return self.stopping.is_set()
+    in_flight: InFlight = field(default_factory=InFlight)

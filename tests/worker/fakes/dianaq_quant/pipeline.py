@@ -14,6 +14,8 @@ from dianaq.events import ITERATIONS, EventBody, MetricsBody, ProgressBody, Stag
 from dianaq.spec import JobSpec, checkpoint_of
 
 SUCCEED, REFUSE, BREAK, WAIT, IGNORE_CANCEL, HANG_ONCE, HANG = range(7)
+FILL = 100
+"""Writes until the disk is full."""
 MEMBERS = sorted(["bundle.zip", "htvm/model.onnx", "report.json", *map(checkpoint_of, ITERATIONS)])
 RANDOM = b"random weights"
 
@@ -42,6 +44,10 @@ def run(
     if behaviour == IGNORE_CANCEL:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     assert snapshots is not None
+    if behaviour == FILL:
+        with (snapshots / "float.pt").open("wb") as file:
+            while True:
+                file.write(bytes(100_000))
     before = [path.read_text() for path in snapshots.iterdir()]
     (snapshots / "float.pt").write_text(f"attempt {attempt}, after {before}")
     if behaviour in (IGNORE_CANCEL, HANG) or (behaviour == HANG_ONCE and attempt == 1):
