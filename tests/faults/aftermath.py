@@ -15,12 +15,12 @@ from pathlib import Path
 from dianaq import JobHandle
 from dianaq.events import TERMINAL_STATES, Event
 
-from .job import Reference
+from .job import OWNER, Reference
 from .stack import Stack
 from .watch import PATIENCE_SECONDS, wait_for
 
-KEPT = ("dianaq.sqlite", "dianaq.sqlite-wal", "dianaq.sqlite-shm", "blobs/", "workers/")
-"""What lies in the data folder whatever the jobs do."""
+KEPT = ("dianaq.sqlite", "workers/")
+"""What lies in the data folder whatever the jobs do: the database, with its log, and the workers' signs of life."""
 
 
 def check(stack: Stack, jobs: Sequence[JobHandle], reference: Reference) -> None:
@@ -77,8 +77,9 @@ def _strangers(stack: Stack) -> list[str]:
 
 def _litter(stack: Stack, ids: Sequence[str]) -> list[str]:
     root = stack.storage.root
-    published = set()
     with stack.client() as client:
+        uploads = [*client.models(), *client.datasets()]
+        published = {stack.storage.blob(OWNER, u.sha256).relative_to(root).as_posix() for u in uploads}
         for job in map(client.job, ids):
             # Files are cleaned up after the job's end is known: at least these must stay.
             folder = stack.storage.artifacts(job.id, job.job.attempt)

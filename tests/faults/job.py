@@ -77,4 +77,6 @@ def plant(stack: Stack, reference: Reference) -> None:
     rows = ((ModelRow, reference.model), (DatasetRow, reference.dataset))
     with stack.database.write() as session:
         for table, upload in rows:
-            session.add(table(owner=OWNER, **upload.model_dump(exclude={"info"}), info=upload.info.model_dump(mode="json")))
+            session.add(
+                table(owner=OWNER, **upload.model_dump(exclude={"info"}), info=upload.info.model_dump(mode="json"))
+            )

@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from dianaq_service.storage import Storage
 from dianaq_worker import processes
 from dianaq_worker.embedded import redis
 
+from . import clock
 from .watch import wait_for
 
 MARKER = "DIANAQ_FAULTS"
@@ -107,6 +108,7 @@ class Stack:
         workers: how many; each has a supervisor of its own.
         settings: further fields of `Settings`.
         environment: further variables of all processes.
+        clocks: parts whose wall clocks are going to be shifted.
     """
 
     def __init__(
@@ -117,7 +119,9 @@ class Stack:
         workers: int = 1,
         settings: dict[str, Any] | None = None,
         environment: dict[str, str] | None = None,
+        clocks: Sequence[str] = (),
     ) -> None:
+        folder.mkdir(parents=True)
         self.folder = folder
         self.name = secrets.token_hex(8)
         self.settings = Settings(
@@ -144,12 +148,18 @@ class Stack:
         self._redis_port = redis_port
         self.redis = self._part("redis", _redis_command(folder, redis_port), self.settings)
         self.api = self._part("api", [*python, "dianaq_service"], self.settings)
+        for name in clocks:
+            clock.shift(self.clock(name), 0)
         keyless = replace(self.settings, api_key="")
         self.workers = [self._part(f"worker{n}", [*python, "dianaq_worker"], keyless) for n in range(workers)]
 
     def _part(self, name: str, command: list[str], settings: Settings) -> Part:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return Part(name, command, self._environment | settings.to_env(), self.folder / f"{name}.log")
+        environment = self._environment | settings.to_env() | {clock.FILE: str(self.clock(name))}
+        return Part(name, command, environment, self.folder / f"{name}.log")
+
+    def clock(self, name: str) -> Path:
+        """By how much the wall clock of a part (and of its children) is wrong; see `clock`."""
+        return self.folder / f"{name}.clock"
 
     def __enter__(self) -> Self:
         self.storage.create()
