@@ -25,7 +25,7 @@ def take_all(url: str, owner: str, ids: list[str]) -> list[str]:
     database = Database(url)
     won = []
     for id in ids:
-        attempt = leases.claim(database, id, owner, 30, 3)
+        attempt = leases.claim(database, id, owner, 30)
         if attempt is not None:
             won.append(id)
             assert Attempt(database, id, attempt).succeed([])

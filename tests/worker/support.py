@@ -18,6 +18,7 @@ from dianaq_service.events import repository
 from dianaq_service.ids import new_id
 from dianaq_service.jobs.states import move
 from dianaq_service.storage import Storage
+from dianaq_worker import leases
 
 FAKES = Path(__file__).parent / "fakes"
 OWNER = "default"
@@ -76,6 +77,13 @@ def add_job_of(database: Database, uploads: dict[str, str], **changes: Any) -> s
         session.flush()
         move(session, row.id, "queued")
     return row.id
+
+
+def overtake(database: Database, job_id: str) -> None:
+    """End the present attempt of a job as if its worker were gone, and start another one."""
+    (lease,) = (lease for lease in leases.current(database) if lease.job_id == job_id)
+    leases.end(database, lease, 3)
+    assert leases.claim(database, job_id, "other", 30) == lease.attempt + 1
 
 
 def row_of(database: Database, job_id: str) -> JobRow:

@@ -1,17 +1,19 @@
 """Who holds a job.
 
-A worker holds a job while its lease runs; it renews the lease as long as it lives. `attempt` grows with every
-claim and is the fence: all that an attempt writes is conditional on the row still carrying its number, so one
-that was paused and overtaken can change nothing. A deliberate return costs the job nothing; an attempt that
-just ends (killed, out of memory, machine gone) counts as a loss, and `max_losses` of them fail the job.
+A worker holds a job while it renews its lease. One that is no longer renewed is ended by whoever has watched it for
+long enough (`dianaq_worker.overdue`), and the job is queued again. `attempt` grows with every claim and is the fence:
+all that an attempt writes is conditional on the row still carrying its number, so one that was paused and overtaken
+can change nothing. A deliberate return costs the job nothing; an attempt that just ends (killed, out of memory,
+machine gone) counts as a loss, and `max_losses` of them fail the job.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import cast
 
-from sqlalchemy import ColumnElement, and_, case, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from dianaq.errors import WorkerLost
@@ -27,26 +29,36 @@ def held(attempt: int) -> ColumnElement[bool]:
     return and_(JobRow.attempt == attempt, is_in("running", "cancelling"))
 
 
-def _expired() -> ColumnElement[bool]:
-    return and_(is_in("running"), JobRow.lease_expires < now())
+@dataclass(frozen=True)
+class Lease:
+    """A lease as it stands in the row. It is renewed by setting `expires` anew, to a time of its holder's clock."""
+
+    job_id: str
+    attempt: int
+    expires: datetime
 
 
-def claim(database: Database, job_id: str, owner: str, seconds: float, max_losses: int) -> int | None:
-    """Take a job that is queued, or whose holder is gone.
+def current(database: Database) -> list[Lease]:
+    """The leases of the jobs that somebody holds."""
+    with database.read() as session:
+        query = select(JobRow.id, JobRow.attempt, JobRow.lease_expires).where(is_in("running", "cancelling"))
+        return [Lease(*row) for row in session.execute(query)]
+
+
+def claim(database: Database, job_id: str, owner: str, seconds: float) -> int | None:
+    """Take a job that is queued.
 
     Returns:
         The number of the new attempt; None when the job is not to be had, and the message is to be dropped.
     """
     moment = now()
-    free = or_(is_in("queued"), and_(_expired(), JobRow.losses + 1 < max_losses))
     with database.write() as session:
         return move(
             session,
             job_id,
             "running",
-            free,
+            is_in("queued"),
             attempt=JobRow.attempt + 1,
-            losses=JobRow.losses + case((JobRow.state == "running", 1), else_=0),
             lease_owner=owner,
             lease_expires=moment + timedelta(seconds=seconds),
             started=func.coalesce(JobRow.started, literal(moment, JobRow.started.type)),
@@ -84,17 +96,21 @@ def end_cancelled(session: Session, job_id: str, attempt: int) -> bool:
     return move(session, job_id, "cancelled", held(attempt), is_in("cancelling")) is not None
 
 
-def lose(database: Database, job_id: str, attempt: int, reason: str, max_losses: int) -> bool:
+def lose(
+    database: Database, job_id: str, attempt: int, reason: str, max_losses: int, *where: ColumnElement[bool]
+) -> bool:
     """Note that the attempt ended without a report, for example because it was killed.
+
+    Args:
+        where: further conditions, without which nothing is changed.
 
     Returns:
         Whether the job is queued again and wants to be sent.
     """
     with database.write() as session:
-        if end_cancelled(session, job_id, attempt):
-            return False
-        losses = session.scalar(select(JobRow.losses).where(JobRow.id == job_id, held(attempt)))
-        if losses is None:
+        query = select(JobRow.losses).where(JobRow.id == job_id, held(attempt), *where)
+        losses = session.scalar(query.with_for_update())
+        if losses is None or end_cancelled(session, job_id, attempt):
             return False
         again = losses + 1 < max_losses
         ending = "the job is started again" if again else "it is not started again"
@@ -107,28 +123,21 @@ def lose(database: Database, job_id: str, attempt: int, reason: str, max_losses:
         return again
 
 
-def bury(database: Database, max_losses: int) -> None:
-    """End the jobs whose holder is gone and that nobody may take over: cancelled ones, and hopeless ones."""
-    with database.write() as session:
-        late = JobRow.lease_expires < now()
-        for job_id, attempt in session.execute(
-            select(JobRow.id, JobRow.attempt).where(is_in("cancelling"), late)
-        ).all():
-            end_cancelled(session, job_id, attempt)
-        hopeless = select(JobRow.id).where(_expired(), JobRow.losses + 1 >= max_losses)
-        for job_id in session.scalars(hopeless).all():
-            problem = _worker_lost(max_losses, "lost its worker").problem()
-            move(session, job_id, "failed", _expired(), error=problem, losses=max_losses)
+def end(database: Database, lease: Lease, max_losses: int) -> None:
+    """Take the job from a holder that is gone, unless it has renewed the lease in the meantime."""
+    unchanged = JobRow.lease_expires == lease.expires
+    lose(database, lease.job_id, lease.attempt, "lost its worker", max_losses, unchanged)
 
 
 def to_send(database: Database, resend_seconds: float) -> tuple[list[str], list[str]]:
     """Ids of the jobs that wait for a worker, oldest first: those never sent, and those sent a while ago."""
-    waiting = or_(is_in("queued"), _expired())
     with database.read() as session:
-        query = select(JobRow.id).where(waiting).order_by(JobRow.id)
+        query = select(JobRow.id).where(is_in("queued")).order_by(JobRow.id)
         unsent = session.scalars(query.where(JobRow.sent.is_(None))).all()
-        before = now() - timedelta(seconds=resend_seconds)
-        sent_long_ago = session.scalars(query.where(JobRow.sent < before)).all()
+        moment = now()
+        # Sent in the future: the clock went back since, and nobody can tell when it was.
+        long_ago = or_(JobRow.sent < moment - timedelta(seconds=resend_seconds), JobRow.sent > moment)
+        sent_long_ago = session.scalars(query.where(long_ago)).all()
     return list(unsent), list(sent_long_ago)
 
 

@@ -60,7 +60,7 @@ class Supervisor:
         if self._stopping.is_set():
             return
         settings = self._settings
-        attempt = leases.claim(self._database, job_id, self._owner, settings.lease_seconds, settings.max_losses)
+        attempt = leases.claim(self._database, job_id, self._owner, settings.lease_seconds)
         if attempt is None:
             _log.info("job %s is not free; its message is dropped", job_id)
             return
@@ -121,8 +121,9 @@ class Supervisor:
             _log.warning("job %s: its end could not be recorded yet: %s", job_id, error)
 
     def _ended_by(self, job_id: str, attempt: int) -> bool:
+        ended = select(JobRow.attempt).where(JobRow.id == job_id, JobRow.state.in_(TERMINAL_STATES))
         with self._database.read() as session:
-            return session.scalar(select(JobRow.attempt).where(JobRow.id == job_id)) == attempt
+            return session.scalar(ended) == attempt
 
     def _conclude(self, code: int, job_id: str, attempt: int) -> None:
         """Settle what the child left open; nothing if it has reported, or was overtaken."""
