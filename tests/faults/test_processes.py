@@ -11,7 +11,7 @@ from .conftest import MakeStack
 from .job import Reference
 from .recovery import Recorder
 from .stack import Stack
-from .watch import in_training, running_again, states, wait_for
+from .watch import ended, in_training, running_again, states, wait_for
 
 AGAIN = "the next attempt works"
 
@@ -93,7 +93,7 @@ def test_an_attempt_that_stood_still_beyond_its_lease_changes_nothing(
             running_again(job, after=1)
         # The child first, so that it is not its supervisor who ends it.
         child.resume()
-        wait_for(lambda: not child.is_running(), "the overtaken child ends by itself")
+        wait_for(lambda: ended(child), "the overtaken child ends by itself")
         supervisor.resume()
         aftermath.check(stack, [job], long)
         assert states(list(job.events())).count("running") == 2
@@ -111,7 +111,7 @@ def test_an_attempt_that_comes_back_after_the_end_changes_nothing(make_stack: Ma
         job.wait(progress=False)
         before = list(job.events())
         child.resume()
-        wait_for(lambda: not child.is_running(), "the overtaken child ends by itself")
+        wait_for(lambda: ended(child), "the overtaken child ends by itself")
         supervisor.resume()
         aftermath.check(stack, [job], long)
         assert list(job.events()) == before

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import psutil
+
 from dianaq import JobHandle
 from dianaq.events import Event
 
@@ -46,3 +48,8 @@ def running_again(job: JobHandle, after: int) -> None:
 
 def states(events: list[Event]) -> list[str]:
     return [event.body.state for event in events if event.body.type == "state"]
+
+
+def ended(process: psutil.Process) -> bool:
+    """Whether a process does nothing any more, also where its parent has not taken notice yet."""
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
