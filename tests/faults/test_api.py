@@ -21,7 +21,7 @@ from .recovery import Recorder
 from .stack import Stack
 from .watch import in_training, wait_for
 
-SUBMITTERS, EACH = 4, 10
+SUBMITTERS, EACH = 4, 5
 UPLOAD_SAMPLES = 300_000
 """Of 6 x 6 RGB images: 32 MB, enough to be caught on their way."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,8 +60,6 @@ def test_the_disk_is_full(
         ):
             job.wait(progress=False, raise_on_failure=False)
         assert job.state == "failed"
-        assert job.refresh().error is not None
-        assert os.strerror(28) in job.job.error.detail
         filler.unlink()
         after = client.submit_job(long.spec)
         aftermath.check(stack, [job, after], long)
