@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -33,6 +34,11 @@ MODEL_INFO = ModelInfo(
     parameters=10,
 )
 SPLIT = SplitInfo(samples=100, sample_shape=(8, 8, 3), dtype="uint8", label_min=0, label_max=9)
+
+
+def with_fakes() -> str:
+    """`PYTHONPATH` of processes that find the fake pipeline first."""
+    return os.pathsep.join(filter(None, [str(FAKES), os.environ.get("PYTHONPATH")]))
 
 
 def add_uploads(

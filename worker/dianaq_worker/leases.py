@@ -21,7 +21,7 @@ from dianaq.events import LogBody, State
 from dianaq_service.database import Database, JobRow
 from dianaq_service.database.tables import now
 from dianaq_service.events.repository import append
-from dianaq_service.jobs.states import is_in, move
+from dianaq_service.jobs.states import is_in, is_ready, move
 
 
 def held(attempt: int) -> ColumnElement[bool]:
@@ -46,7 +46,7 @@ def current(database: Database) -> list[Lease]:
 
 
 def claim(database: Database, job_id: str, owner: str, seconds: float) -> int | None:
-    """Take a job that is queued.
+    """Take a job that is queued and waits for no other.
 
     Returns:
         The number of the new attempt; None when the job is not to be had, and the message is to be dropped.
@@ -57,7 +57,7 @@ def claim(database: Database, job_id: str, owner: str, seconds: float) -> int | 
             session,
             job_id,
             "running",
-            is_in("queued"),
+            is_ready(),
             attempt=JobRow.attempt + 1,
             lease_owner=owner,
             lease_expires=moment + timedelta(seconds=seconds),
@@ -132,7 +132,7 @@ def end(database: Database, lease: Lease, max_losses: int) -> None:
 def to_send(database: Database, resend_seconds: float) -> tuple[list[str], list[str]]:
     """Ids of the jobs that wait for a worker, oldest first: those never sent, and those sent a while ago."""
     with database.read() as session:
-        query = select(JobRow.id).where(is_in("queued")).order_by(JobRow.id)
+        query = select(JobRow.id).where(is_ready()).order_by(JobRow.id)
         unsent = session.scalars(query.where(JobRow.sent.is_(None))).all()
         moment = now()
         # Sent in the future: the clock went back since, and nobody can tell when it was.

@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dianaq.events import TERMINAL_STATES
 from dianaq_service.database import Database, JobRow
+from dianaq_service.jobs.families import settle
 from dianaq_service.queue import JobQueue
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
@@ -134,6 +135,8 @@ class Supervisor:
                 reason = processes.describe_exit(code)
                 if leases.lose(self._database, job_id, attempt, reason, self._settings.max_losses):
                     self._queue.send(job_id)
+            for waiting in settle(self._database):
+                self._queue.send(waiting)
             self._clean(job_id, attempt)
         except SQLAlchemyError:
             # The lease runs out, and a sweeper finds the job.
