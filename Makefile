@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow test-faults reliability check bench bench-step bench-service bench-accuracy \
-	bench-accuracy-long clean
+.PHONY: install demo test test-slow test-faults reliability check bench bench-followers bench-service bench-step \
+	bench-accuracy bench-accuracy-long clean
 
 install: .venv/.installed
 
@@ -47,13 +47,16 @@ check: install
 bench: install
 	$(BIN)/python benchmarks/service.py
 
+bench-followers: install
+	$(BIN)/python benchmarks/followers.py
+
 # PEERS=1 adds published frameworks to the comparison.
 bench-step: install
 	$(if $(PEERS),$(BIN)/python -m pip install --quiet '.[bench]')
 	$(BIN)/python benchmarks/step.py $(if $(PEERS),--peers)
 	$(BIN)/python benchmarks/feed.py --record
 
-bench-service: install
+bench-service: bench-followers
 	$(BIN)/python benchmarks/load.py
 
 bench-accuracy: install
