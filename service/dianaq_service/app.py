@@ -18,6 +18,7 @@ from dianaq_service.events.follow import Feed
 from dianaq_service.jobs.endpoints import router as jobs
 from dianaq_service.keys.service import configure
 from dianaq_service.models.endpoints import router as models
+from dianaq_service.outbox import Outbox
 from dianaq_service.queue import JobQueue
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
@@ -41,9 +42,10 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         services = start(settings)
         app.state.services = services
+        services.outbox.start()
         yield
         services.stopping.set()
-        services.queue.close()
+        services.outbox.close()
         services.database.close()
 
     app = FastAPI(
@@ -77,7 +79,7 @@ def start(settings: Settings) -> Services:
         settings=settings,
         database=database,
         storage=storage,
-        queue=JobQueue(settings.broker_url, database),
+        outbox=Outbox(JobQueue(settings.broker_url, database)),
         inspector=Inspector(settings),
         feed=Feed(database, stopping.is_set),
         stopping=stopping,
