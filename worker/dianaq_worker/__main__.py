@@ -38,12 +38,12 @@ def main() -> int:
     _log.setLevel(logging.INFO)
     try:
         settings = Settings.from_env()
+        Storage(settings.data_dir).create()
+        database = Database(settings.database)
+        database.create_tables()
     except DianaqError as error:
         print(f"dianaq: {error.detail}", file=sys.stderr)
         return 2
-    Storage(settings.data_dir).create()
-    database = Database(settings.database)
-    database.create_tables()
     return serve(settings, database)
 
 
