@@ -10,6 +10,8 @@
     ├── VerificationError           two executions of the exported network disagree
     ├── JobCancelled                the job was cancelled while it ran
     ├── JobFailed                   a job that was waited for ended in `failed`
+    ├── DeadlineExceeded            the job ran for longer than its deadline allows
+    ├── LimitExceeded               the job's process went beyond a limit that the operator set
     ├── WorkerLost                  every attempt of the job died without a word
     ├── ServiceError                the service answered with an error of its own
     │   ├── Unauthorised            no key, or a wrong one
@@ -120,6 +122,16 @@ class JobFailed(DianaqError):
     def __init__(self, detail: str, *, cause: Problem | None = None, param: str | None = None) -> None:
         super().__init__(detail, param=param)
         self.cause = cause
+
+
+class DeadlineExceeded(DianaqError):
+    slug, title, status = "deadline-exceeded", "The job ran for longer than its deadline", 422
+
+
+class LimitExceeded(DianaqError):
+    """The job's process needed more than the worker gives to one. `param` is the variable that sets the limit."""
+
+    slug, title, status = "limit-exceeded", "The job went beyond a limit of its worker", 507
 
 
 class WorkerLost(DianaqError):
