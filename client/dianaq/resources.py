@@ -104,6 +104,8 @@ class Job(_Resource):
     spec: JobSpec
     metrics: dict[str, dict[str, float]] = {}
     error: Problem | None = None
+    note: str | None = None
+    """Of a job that is asked for by its id: why it is queued, where no worker is there that would take it."""
 
 
 class Artifact(_Resource):

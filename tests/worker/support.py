@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,6 +21,8 @@ from dianaq_service.jobs.states import move
 from dianaq_service.storage import Storage
 
 FAKES = Path(__file__).parent / "fakes"
+FAKES_FIRST = os.pathsep.join(filter(None, [str(FAKES), os.environ.get("PYTHONPATH")]))
+"""A PYTHONPATH with the fake pipeline; what it held before still says where the project is."""
 OWNER = "default"
 CONTENT = b"uploaded"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from dianaq_service.storage import Storage
 from dianaq_worker.embedded import LocalStack, StackError
 
 from .fakes.dianaq_quant import pipeline as fake
-from .support import CONTENT, FAKES, add_job, add_uploads, all_gone, family, states, wait_for
+from .support import CONTENT, FAKES_FIRST, add_job, add_uploads, all_gone, family, states, wait_for
 
 FAST = {"sweep_seconds": 0.5, "stop_grace_seconds": 1.0, "cancel_grace_seconds": 1.0, "lease_seconds": 5.0}
 
@@ -82,7 +81,7 @@ def _service(stack: LocalStack) -> Service:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(FAKES))
+        patch.setenv("PYTHONPATH", FAKES_FIRST)
         with LocalStack(tmp_path_factory.mktemp("stack") / "data", settings=FAST) as stack:
             service = _service(stack)
             yield service
@@ -214,7 +213,7 @@ def test_a_taken_port_is_an_error(service: Service, tmp_path: Path) -> None:
 def test_a_job_is_handed_back_at_shutdown_and_finished_by_the_next_stack(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(FAKES))
+    monkeypatch.setenv("PYTHONPATH", FAKES_FIRST)
     # Too long for a socket: Redis has to listen elsewhere.
     data = tmp_path / ("d" * 100)
     with LocalStack(data, settings=FAST) as stack:
@@ -225,9 +224,7 @@ def test_a_job_is_handed_back_at_shutdown_and_finished_by_the_next_stack(
         key = stack.key
     assert all_gone(processes)
     assert len(processes) == 4
-    started = time.monotonic()
     with LocalStack(data, settings=FAST) as stack:
-        assert time.monotonic() - started < 3
         assert stack.key == key
         again = _service(stack)
         done = again.wait(job, "succeeded", "failed")

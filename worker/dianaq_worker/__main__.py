@@ -20,6 +20,7 @@ from celery.platforms import SecurityWarning
 
 from dianaq.errors import DianaqError
 from dianaq_service.database import Database
+from dianaq_service.jobs import kinds
 from dianaq_service.queue import QUEUES, TASK, JobQueue, Kind, make_celery, taken_by
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
@@ -64,7 +65,12 @@ def serve(settings: Settings, database: Database, kind: Kind) -> int:
     app = make_celery(settings.broker_url)
     queue = JobQueue(settings.broker_url, database)
     supervisor = Supervisor(settings, database, queue, kind=kind)
-    sweeper = Sweeper(settings, database, queue, lambda: alive.mark(settings))
+
+    def swept() -> None:
+        alive.mark(settings)
+        kinds.mark(settings, kind)
+
+    sweeper = Sweeper(settings, database, queue, swept)
     _register(app, supervisor)
 
     def on_ready(**_: Any) -> None:

@@ -86,6 +86,8 @@ def show(args: argparse.Namespace) -> int:
     ]
     if job.spec.start_from is not None:
         rows.insert(2, ("start from", job.spec.start_from))
+    if job.note is not None:
+        rows.append(("note", job.note))
     rows += [(stage, figures(values)) for stage, values in job.metrics.items()]
     if job.error is not None:
         rows.append(("error", f"{job.error.title}: {job.error.detail}"))

@@ -15,6 +15,7 @@ from dianaq.spec import JobSpec, ZooModel
 from dianaq_service.database import DatasetRow, JobRow, ModelRow
 from dianaq_service.database.tables import now
 from dianaq_service.ids import new_id
+from dianaq_service.jobs import kinds
 from dianaq_service.jobs.start import check_start
 from dianaq_service.jobs.states import is_in, move
 from dianaq_service.web.pages import newest_first
@@ -70,7 +71,8 @@ def get(services: Services, owner: str, job_id: str) -> Job:
         NotFound: the owner has no such job.
     """
     with services.database.read() as session:
-        return resource(find(session, owner, job_id))
+        row = find(session, owner, job_id)
+    return resource(row).model_copy(update={"note": kinds.note(services.settings, row)})
 
 
 def cancel(services: Services, owner: str, job_id: str) -> Job:
