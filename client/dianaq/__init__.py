@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dianaq.augmentation import Augmentation
-    from dianaq.client import Client, JobHandle
+    from dianaq.client import Client, JobHandle, SweepHandle
     from dianaq.cores import AnalogWeights, CoreMapping, Noise, NoiseSweep, Target
     from dianaq.deployment import Remedies
     from dianaq.errors import DianaqError, JobCancelled, JobFailed, ServiceUnavailable
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from dianaq.report import JobReport, read_report
     from dianaq.resources import Artifact, Dataset, Job, Model, ModelInfo, WeightsInfo
     from dianaq.spec import JobSpec, NetworkInterface, Preprocessing, ZooModel
+    from dianaq.sweeps import Sweep, SweepSpec, SweepTable
 
 __version__ = "0.1.0"
 
@@ -66,6 +67,10 @@ __all__ = [
     "Recipe",
     "Remedies",
     "ServiceUnavailable",
+    "Sweep",
+    "SweepHandle",
+    "SweepSpec",
+    "SweepTable",
     "Target",
     "Training",
     "WeightsInfo",
@@ -76,7 +81,7 @@ __all__ = [
 
 _HOMES = {
     "augmentation": ("Augmentation",),
-    "client": ("Client", "JobHandle"),
+    "client": ("Client", "JobHandle", "SweepHandle"),
     "errors": ("DianaqError", "JobCancelled", "JobFailed", "ServiceUnavailable"),
     "cores": ("AnalogWeights", "CoreMapping", "Noise", "NoiseSweep", "Target"),
     "deployment": ("Remedies",),
@@ -86,6 +91,7 @@ _HOMES = {
     "resources": ("Artifact", "Dataset", "Job", "Model", "ModelInfo", "WeightsInfo"),
     "recipe": ("Calibration", "PostTraining", "Recipe", "Training"),
     "spec": ("JobSpec", "NetworkInterface", "Preprocessing", "ZooModel"),
+    "sweeps": ("Sweep", "SweepSpec", "SweepTable"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

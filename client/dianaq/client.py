@@ -1,9 +1,9 @@
-"""The SDK: `Client` speaks to a service, `JobHandle` to one of its jobs."""
+"""The SDK: `Client` speaks to a service, `JobHandle` to one of its jobs, `SweepHandle` to one of its sweeps."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -13,14 +13,16 @@ import httpx
 
 from dianaq import _upload
 from dianaq._job import JobHandle
+from dianaq._sweep import SweepHandle
 from dianaq._transport import Transport
 from dianaq.config import config_path, load_local
 from dianaq.errors import ServiceUnavailable
 from dianaq.events import State
 from dianaq.resources import Dataset, Health, Job, Model, Page
 from dianaq.spec import JobSpec
+from dianaq.sweeps import Sweep, SweepWithJobs, parse_sweep
 
-__all__ = ["Client", "JobHandle"]
+__all__ = ["Client", "JobHandle", "SweepHandle"]
 
 TIMEOUT_SECONDS = 30.0
 """Answers take milliseconds; a service that is silent for half a minute is not there."""
@@ -117,12 +119,12 @@ class Client:
         return self._upload("/v1/datasets", Path(path), name, Dataset)
 
     def submit_job(self, spec: JobSpec) -> JobHandle:
-        """Submit a job.
+        """Submit a job. One that starts from a job that is still queued or running waits for it.
 
         Raises:
             InvalidSpec, InvalidDataset: the specification does not fit the model or the data.
             InvalidModel: the model is weights where a network is needed, or the reverse.
-            Conflict: the job to start from has not succeeded, or left no checkpoint.
+            Conflict: the job to start from failed or was cancelled, or left no checkpoint.
         """
         return JobHandle(self._transport, self._transport.post("/v1/jobs", Job, body=spec))
 
@@ -134,6 +136,35 @@ class Client:
         """The jobs, newest first; those in one state, if one is given."""
         for job in self._pages("/v1/jobs", Job, {} if state is None else {"state": state}):
             yield JobHandle(self._transport, job)
+
+    def submit_sweep(self, job: JobSpec | Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> SweepHandle:
+        """Submit a job for every point of a grid: all of them, or none.
+
+        Args:
+            job: what the jobs have in common; a mapping may lack what the grid sets.
+            grid: values by dotted path into the job specification; the last path varies fastest.
+
+        Raises:
+            InvalidSpec, InvalidDataset, InvalidModel, Conflict: as for a job; the error names the point.
+
+        Example:
+            >>> sweep = client.submit_sweep(
+            ...     JobSpec(model="mdl_1", dataset="dat_1", recipe=Recipe(preset="qat-fast")),
+            ...     {"recipe.hardware_mapped.learning_rate": [0.01, 0.02], "recipe.seed": [0, 1, 2]},
+            ... )
+            >>> sweep.wait()
+            >>> print(sweep.table().markdown())
+        """
+        spec = parse_sweep({"job": job, "grid": grid})
+        return SweepHandle(self._transport, self._transport.post("/v1/sweeps", SweepWithJobs, body=spec))
+
+    def sweep(self, id: str) -> SweepHandle:
+        """A sweep by its id."""
+        return SweepHandle(self._transport, self._transport.get(f"/v1/sweeps/{_segment(id)}", SweepWithJobs))
+
+    def sweeps(self) -> Iterator[Sweep]:
+        """The sweeps, newest first."""
+        return self._pages("/v1/sweeps", Sweep, {})
 
     def models(self) -> Iterator[Model]:
         """The uploaded models, newest first."""

@@ -10,6 +10,7 @@
     ├── VerificationError           two executions of the exported network disagree
     ├── JobCancelled                the job was cancelled while it ran
     ├── JobFailed                   a job that was waited for ended in `failed`
+    ├── ParentFailed                the job that it starts from failed or was cancelled
     ├── DeadlineExceeded            the job ran for longer than its deadline allows
     ├── LimitExceeded               the job's process went beyond a limit that the operator set
     ├── WorkerLost                  every attempt of the job died without a word
@@ -122,6 +123,12 @@ class JobFailed(DianaqError):
     def __init__(self, detail: str, *, cause: Problem | None = None, param: str | None = None) -> None:
         super().__init__(detail, param=param)
         self.cause = cause
+
+
+class ParentFailed(DianaqError):
+    """A job that waited for the one it starts from, which left nothing to start from."""
+
+    slug, title, status = "parent-failed", "The job to start from did not succeed", 409
 
 
 class DeadlineExceeded(DianaqError):

@@ -18,6 +18,20 @@ def figures_of(entries: Iterable[Mapping[str, Any]]) -> list[str]:
     return [name for name in FIGURES if any(name in entry for entry in entries)]
 
 
+_TELLING = ("accuracy_test", "accuracy_val", "auc_test", "auc_val", "mse_test", "mse_val")
+
+
+def telling(values: Mapping[str, float]) -> str | None:
+    """Of a stage's figures as events name them, the most telling one on the most telling split, as text."""
+    for key in _TELLING:
+        if key in values:
+            figure = key.partition("_")[0]
+            if figure == "accuracy":
+                return written("top1", values[key])
+            return f"{FIGURES[figure]} {written(figure, values[key])}"
+    return None
+
+
 def written(name: str, value: float | None) -> str:
     """A figure as text: shares in percent, others to four significant digits; a dash where there is none."""
     if value is None:

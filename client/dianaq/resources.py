@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -92,6 +92,8 @@ class Job(_Resource):
     """A job as the service knows it.
 
     `metrics` holds the latest figures by stage, `error` why it failed, `attempt` how often it was started.
+    `waits_for` is the job that it starts from as long as that has not ended: until then it stays queued.
+    `sweep_id` and `point` tell which sweep made it, and what the sweep's grid set in its specification.
     """
 
     id: str
@@ -104,6 +106,9 @@ class Job(_Resource):
     spec: JobSpec
     metrics: dict[str, dict[str, float]] = {}
     error: Problem | None = None
+    waits_for: str | None = None
+    sweep_id: str | None = None
+    point: dict[str, Any] | None = None
     note: str | None = None
     """Of a job that is asked for by its id: why it is queued, where no worker is there that would take it."""
 

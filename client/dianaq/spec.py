@@ -184,8 +184,9 @@ class JobSpec(StrictModel):
     """Add the profile of one training step of each iteration to the bundle, as Chrome traces (`profile/`): they have
     times, and are the one part of a bundle that differs from run to run. The training is the same without."""
     start_from: str | None = None
-    """`<job id>/<iteration>`: start with the network that this iteration of a succeeded job left, and go on with the
-    iteration after it. For the standalone command the job is named by the folder of its bundle."""
+    """`<job id>/<iteration>`: start with the network that this iteration of another job left, and go on with the
+    iteration after it; where that job is still queued or running, this one waits for it. For the standalone command the
+    job is named by the folder of its bundle."""
     device: Device = "any"
     """Kind of the worker that takes the job. The standalone command takes what `DIANAQ_DEVICE` names instead."""
     priority: Priority = "normal"

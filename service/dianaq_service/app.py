@@ -19,6 +19,7 @@ from dianaq_service.models.endpoints import router as models
 from dianaq_service.queue import JobQueue
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
+from dianaq_service.sweeps.endpoints import router as sweeps
 from dianaq_service.uploads.inspect import Inspector
 from dianaq_service.web import errors
 from dianaq_service.web.health import router as health
@@ -56,7 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.add_middleware(RequestContext)
     errors.install(app)
-    for router in (health, models, datasets, jobs, events, artifacts):
+    for router in (health, models, datasets, jobs, sweeps, events, artifacts):
         app.include_router(router)
     return app
 

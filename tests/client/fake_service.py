@@ -8,6 +8,7 @@ import json
 import re
 import socket
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +20,7 @@ from dianaq.errors import Problem
 from dianaq.events import Event, State, StateBody
 from dianaq.resources import Job
 from dianaq.spec import JobSpec
+from dianaq.sweeps import SweepJob, SweepSpec, SweepTable, SweepWithJobs
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = "dq_test"
@@ -58,6 +60,7 @@ class FakeService:
         on_stream_end: called whenever a stream has ended.
         answer: problem with which every request is answered.
         bundle: the content of `artifact`; `listed_sha256` is what the listing says of it.
+        sweep: the sweep that was submitted; whenever it is asked for, its jobs take on the next of `sweep_states`.
     """
 
     def __init__(self) -> None:
@@ -72,6 +75,9 @@ class FakeService:
         self.artifact = "bundle.zip"
         self.listed_sha256: str | None = None
         self.uploads: dict[str, bytes] = {}
+        self.sweep: SweepWithJobs | None = None
+        self.sweep_states: list[list[State]] = []
+        self.table = SweepTable(id="swp_1", paths=[], rows=[])
         self.requests: list[str] = []
         self.page_size = 2
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -100,6 +106,12 @@ class FakeService:
     def move(self, state: State, **changes: Any) -> None:
         """Change the job without an event."""
         self.job = self.job.model_copy(update={"state": state, **changes})
+
+    def set_states(self, states: list[State]) -> None:
+        """The states of the sweep's jobs."""
+        assert self.sweep is not None
+        jobs = [job.model_copy(update={"state": state}) for job, state in zip(self.sweep.jobs, states, strict=True)]
+        self.sweep = self.sweep.model_copy(update={"states": dict(Counter(states)), "jobs": jobs})
 
 
 def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
@@ -174,8 +186,30 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
                 digest = service.listed_sha256 or hashlib.sha256(service.bundle).hexdigest()
                 bundle = {"path": service.artifact, "size": len(service.bundle), "sha256": digest}
                 self._json([bundle] if service.job.state == "succeeded" else [])
+            elif path.startswith("/v1/sweeps"):
+                self._sweeps(path)
             else:
                 self._refuse(Problem(type="not-found", title="No such thing", detail=f"no {path}", status=404))
+
+        def _sweeps(self, path: str) -> None:
+            if self.command == "POST" and path == "/v1/sweeps":
+                spec = SweepSpec.model_validate_json(self._body)
+                jobs = [SweepJob(id=f"job_{i}", state="queued", point=p) for i, p in enumerate(spec.points(), 1)]
+                service.sweep = SweepWithJobs(
+                    id="swp_1", created=NOW, spec=spec, states={"queued": len(jobs)}, jobs=jobs
+                )
+            if path == "/v1/sweeps/swp_1/table":
+                self._json(service.table.model_dump(mode="json"))
+                return
+            if service.sweep is None:
+                self._refuse(Problem(type="not-found", title="No such thing", detail=f"no {path}", status=404))
+                return
+            if path == "/v1/sweeps/swp_1/cancel":
+                service.set_states(["cancelled"] * len(service.sweep.jobs))
+            elif path == "/v1/sweeps/swp_1" and service.sweep_states:
+                service.set_states(service.sweep_states.pop(0))
+            sweep = service.sweep.model_dump(mode="json")
+            self._json({"items": [sweep], "next": None} if self.command == "GET" and path == "/v1/sweeps" else sweep)
 
         def _stream(self, after: int) -> None:
             if not service.streams:

@@ -14,6 +14,7 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from pydantic import BaseModel
 
 from dianaq.resources import Artifact, DatasetInfo, ModelInfo, SplitInfo, TensorInfo, WeightsInfo
 from dianaq_service.app import create_app
@@ -49,16 +50,18 @@ class Api:
     services: Services
 
     def add_model(self, owner: str = "alice") -> str:
-        return self._add(ModelRow, "mdl", owner, MODEL_INFO.model_dump(mode="json"))
+        return self.add(ModelRow, "mdl", owner, MODEL_INFO)
 
     def add_weights(self, owner: str = "alice") -> str:
-        return self._add(ModelRow, "mdl", owner, WEIGHTS_INFO.model_dump(mode="json"))
+        return self.add(ModelRow, "mdl", owner, WEIGHTS_INFO)
 
     def add_dataset(self, owner: str = "alice") -> str:
-        return self._add(DatasetRow, "dat", owner, DATASET_INFO.model_dump(mode="json"))
+        return self.add(DatasetRow, "dat", owner, DATASET_INFO)
 
-    def _add(self, table: Any, prefix: str, owner: str, info: dict[str, Any]) -> str:
-        row = table(id=new_id(prefix), owner=owner, name="n", sha256="0" * 64, size=1, info=info)
+    def add(self, table: Any, prefix: str, owner: str, info: BaseModel) -> str:
+        """An upload of which inspection found this."""
+        found = info.model_dump(mode="json")
+        row = table(id=new_id(prefix), owner=owner, name="n", sha256="0" * 64, size=1, info=found)
         with self.services.database.write() as session:
             session.add(row)
         return str(row.id)

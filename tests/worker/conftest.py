@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from dianaq_service.database import Database
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
 
-from .support import FAKES
+from .support import with_fakes
 
 
 @pytest.fixture
@@ -45,4 +44,4 @@ def database(settings: Settings, storage: Storage) -> Iterator[Database]:
 @pytest.fixture
 def fake_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Children that are started from now on run the fake pipeline."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FAKES), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep))
+    monkeypatch.setenv("PYTHONPATH", with_fakes())

@@ -21,8 +21,6 @@ from dianaq_service.jobs.states import move
 from dianaq_service.storage import Storage
 
 FAKES = Path(__file__).parent / "fakes"
-FAKES_FIRST = os.pathsep.join(filter(None, [str(FAKES), os.environ.get("PYTHONPATH")]))
-"""A PYTHONPATH with the fake pipeline; what it held before still says where the project is."""
 OWNER = "default"
 CONTENT = b"uploaded"
 
@@ -35,6 +33,11 @@ MODEL_INFO = ModelInfo(
     parameters=10,
 )
 SPLIT = SplitInfo(samples=100, sample_shape=(8, 8, 3), dtype="uint8", label_min=0, label_max=9)
+
+
+def with_fakes() -> str:
+    """`PYTHONPATH` of processes that find the fake pipeline first."""
+    return os.pathsep.join(filter(None, [str(FAKES), os.environ.get("PYTHONPATH")]))
 
 
 def add_uploads(

@@ -130,3 +130,12 @@ def test_of_many_workers_each_takes_another_job(database: Database, uploads: dic
         taken = [job for share in pool.map(lambda _: take_all(database), range(8)) for job in share]
     assert Counter(taken) == Counter(jobs)
     assert {row_of(database, job).attempt for job in jobs} == {1}
+
+
+def test_a_job_that_waits_for_another_is_passed_over(database: Database, uploads: dict[str, str]) -> None:
+    parent = add_job_of(database, uploads, priority="low")
+    child = add_job_of(database, uploads, priority="high")
+    change(database, child, waits_for=parent)
+    assert take_all(database) == [parent]
+    change(database, child, waits_for=None)
+    assert take(database) == child

@@ -20,7 +20,7 @@ from dianaq_service.storage import Storage
 from dianaq_worker.embedded import LocalStack, StackError
 
 from .fakes.dianaq_quant import pipeline as fake
-from .support import CONTENT, FAKES_FIRST, add_job, add_uploads, all_gone, family, states, wait_for
+from .support import CONTENT, add_job, add_uploads, all_gone, family, states, wait_for, with_fakes
 
 FAST = {"sweep_seconds": 0.5, "stop_grace_seconds": 1.0, "cancel_grace_seconds": 1.0, "lease_seconds": 5.0}
 
@@ -81,7 +81,7 @@ def _service(stack: LocalStack) -> Service:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", FAKES_FIRST)
+        patch.setenv("PYTHONPATH", with_fakes())
         with LocalStack(tmp_path_factory.mktemp("stack") / "data", settings=FAST) as stack:
             service = _service(stack)
             yield service
@@ -125,6 +125,26 @@ def test_a_job_starts_from_a_checkpoint_of_another(service: Service) -> None:
     third = service.start(**again, start_from=f"{second}/hardware_exact")
     assert service.wait(third, "succeeded", "failed")["state"] == "succeeded"
     assert service.artifact(third, "checkpoints/float.pt") == b"hardware_mapped hardware_exact float "
+
+
+def test_a_child_waits_for_its_parent_and_ends_with_it(service: Service) -> None:
+    def three_generations(behaviour: int) -> tuple[str, str, str]:
+        parent = service.submit(behaviour)
+        spec = {name: service.job(parent)["spec"][name] for name in ("model", "dataset")}
+        child = service.start(**spec, start_from=f"{parent}/float")
+        return parent, child, service.start(**spec, start_from=f"{child}/fake_quantised")
+
+    _, child, grandchild = three_generations(fake.SUCCEED)
+    assert service.wait(grandchild, "succeeded", "failed")["state"] == "succeeded"
+    assert service.artifact(child, "checkpoints/float.pt") == b"float float "
+    _, child, grandchild = three_generations(fake.REFUSE)
+    assert service.wait(grandchild, "failed")["error"]["type"] == "parent-failed"
+    parent, child, grandchild = three_generations(fake.WAIT)
+    service.wait(parent, "running")
+    assert service.job(child)["waits_for"] == parent
+    service.http.post(f"/v1/jobs/{parent}/cancel")
+    detail = service.wait(grandchild, "failed")["error"]["detail"]
+    assert detail == f"job {child} failed: job {parent} was cancelled"
 
 
 def test_following_live_and_resuming(service: Service) -> None:
@@ -213,7 +233,7 @@ def test_a_taken_port_is_an_error(service: Service, tmp_path: Path) -> None:
 def test_a_job_is_handed_back_at_shutdown_and_finished_by_the_next_stack(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", FAKES_FIRST)
+    monkeypatch.setenv("PYTHONPATH", with_fakes())
     # Too long for a socket: Redis has to listen elsewhere.
     data = tmp_path / ("d" * 100)
     with LocalStack(data, settings=FAST) as stack:

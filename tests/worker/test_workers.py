@@ -20,7 +20,7 @@ from dianaq_service.storage import Storage
 from dianaq_worker.embedded import LocalStack
 
 from .fakes.dianaq_quant import pipeline as fake
-from .support import FAKES_FIRST, add_job, all_gone, history, row_of, states, wait_for
+from .support import add_job, all_gone, history, row_of, states, wait_for, with_fakes
 
 FAST = {
     "sweep_seconds": 0.5,
@@ -77,7 +77,7 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setenv("PYTHONPATH", FAKES_FIRST)
+    monkeypatch.setenv("PYTHONPATH", with_fakes())
     monkeypatch.setenv("DIANAQ_DEVICE", "cpu")
     with LocalStack(tmp_path / "data", settings=FAST) as stack:
         site = Site(stack)

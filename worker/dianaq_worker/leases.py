@@ -20,7 +20,7 @@ from dianaq.spec import Device
 from dianaq_service.database import Database, JobRow
 from dianaq_service.database.tables import now
 from dianaq_service.events.repository import append
-from dianaq_service.jobs.states import is_in, move
+from dianaq_service.jobs.states import is_in, is_ready, move
 
 
 def held(attempt: int) -> ColumnElement[bool]:
@@ -33,8 +33,8 @@ def _expired() -> ColumnElement[bool]:
 
 
 def claimable(max_losses: int) -> ColumnElement[bool]:
-    """The condition that a job is queued, or that its holder is gone and it may be started again."""
-    return or_(is_in("queued"), and_(_expired(), JobRow.losses + 1 < max_losses))
+    """The condition that a job is queued and waits for no other, or that its holder is gone, and that it may start."""
+    return or_(is_ready(), and_(_expired(), JobRow.losses + 1 < max_losses))
 
 
 def waits(database: Database, job_id: str, max_losses: int) -> bool:
@@ -141,7 +141,7 @@ def bury(database: Database, max_losses: int) -> None:
 
 def to_send(database: Database, resend_seconds: float) -> tuple[list[str], dict[Device, list[str]]]:
     """Ids of the jobs that wait for a worker, oldest first: those never sent; by device, those sent a while ago."""
-    waiting = or_(is_in("queued"), _expired())
+    waiting = or_(is_ready(), _expired())
     with database.read() as session:
         query = select(JobRow.id).where(waiting).order_by(JobRow.id)
         unsent = session.scalars(query.where(JobRow.sent.is_(None))).all()

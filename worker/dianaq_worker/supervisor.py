@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dianaq.errors import DeadlineExceeded, DianaqError
 from dianaq.events import TERMINAL_STATES
 from dianaq_service.database import Database, JobRow
+from dianaq_service.jobs.families import settle
 from dianaq_service.queue import JobQueue, Kind
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
@@ -184,6 +185,8 @@ class Supervisor:
                 reason = processes.describe_exit(code, out_of_memory=group.has_killed())
                 if leases.lose(self._database, job_id, attempt, reason, self._settings.max_losses):
                     self._queue.send(job_id)
+            for waiting in settle(self._database):
+                self._queue.send(waiting)
             self._clean(job_id, attempt)
         except SQLAlchemyError:
             # The lease runs out, and a sweeper finds the job.

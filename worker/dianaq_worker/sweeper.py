@@ -4,6 +4,8 @@ Every worker sweeps; that several do is harmless, because a doubled message is. 
 out at once. Those sent a while ago are sent again only when no message is left in the queue of their device:
 otherwise theirs may simply be waiting, and a long queue would fill the broker with copies.
 
+Jobs whose parent ended while nobody told them are freed or failed (`dianaq_service.jobs.families`).
+
 Jobs that ended while no attempt of theirs was running left snapshots, which are removed.
 """
 
@@ -19,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dianaq.events import TERMINAL_STATES
 from dianaq_service.database import Database, JobRow
+from dianaq_service.jobs.families import settle
 from dianaq_service.queue import JobQueue
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
@@ -57,6 +60,8 @@ class Sweeper(threading.Thread):
     def sweep(self, resend_seconds: float) -> None:
         """One round."""
         leases.bury(self._database, self._settings.max_losses)
+        # What is freed is sent below, with all that was never sent.
+        settle(self._database)
         self._discard_snapshots()
         unsent, sent_long_ago = leases.to_send(self._database, resend_seconds)
         if sent_long_ago:

@@ -14,7 +14,7 @@ from dianaq.errors import DianaqError
 
 __all__ = ["main"]
 
-_BUILT_IN = frozenset({"quantise", "jobs", "models", "datasets", "schema", "version", "compare"})
+_BUILT_IN = frozenset({"quantise", "jobs", "models", "datasets", "schema", "version", "compare", "sweep"})
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,11 +37,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    from dianaq.cli import compare, jobs, listings, plugins, quantise  # `dianaq.cli.options` needs none of them
+    from dianaq.cli import compare, jobs, listings, plugins, quantise, sweep  # `dianaq.cli.options` needs none of them
 
     parser = argparse.ArgumentParser(prog="dianaq", description="Quantise networks for the DIANA chip.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for group in (quantise, jobs, listings, compare):
+    for group in (quantise, jobs, sweep, listings, compare):
         group.register(commands)
     # Other packages' commands are imported only when one of them is meant, or all are listed.
     if not (arguments and arguments[0] in _BUILT_IN):

@@ -14,7 +14,7 @@ from dianaq.cli.waiting import INTERRUPTED, wait
 from dianaq.client import Client
 from dianaq.errors import InvalidSpec
 from dianaq.events import State
-from dianaq.figures import FIGURES, written
+from dianaq.figures import telling
 from dianaq.resources import Job
 from dianaq.spec import JobSpec, ZooModel, parse_spec
 
@@ -86,6 +86,8 @@ def show(args: argparse.Namespace) -> int:
     ]
     if job.spec.start_from is not None:
         rows.insert(2, ("start from", job.spec.start_from))
+    if job.waits_for is not None and job.state == "queued":
+        rows.insert(2, ("waits for", job.waits_for))
     if job.note is not None:
         rows.append(("note", job.note))
     rows += [(stage, figures(values)) for stage, values in job.metrics.items()]
@@ -132,12 +134,8 @@ def download(args: argparse.Namespace) -> int:
 def _best(job: Job) -> str:
     """The most telling figure of the last stage that was measured, on the most telling split."""
     for values in reversed(list(job.metrics.values())):
-        for key in ("accuracy_test", "accuracy_val", "auc_test", "auc_val", "mse_test", "mse_val"):
-            if key in values:
-                figure = key.partition("_")[0]
-                if figure == "accuracy":
-                    return written("top1", values[key])
-                return f"{FIGURES[figure]} {written(figure, values[key])}"
+        if found := telling(values):
+            return found
     return "-"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import Any
 
 from dianaq import __version__
 from dianaq.cli.tables import print_json, shape, size, table, when
@@ -10,6 +12,13 @@ from dianaq.client import Client
 from dianaq.report import report_schema
 from dianaq.resources import ModelInfo
 from dianaq.spec import JobSpec
+from dianaq.sweeps import SweepSpec
+
+SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
+    "job": JobSpec.model_json_schema,
+    "sweep": SweepSpec.model_json_schema,
+    "report": report_schema,
+}
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,8 +30,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         parser = commands.add_parser("list", help=f"{name}, newest first")
         parser.add_argument("--json", action="store_true", help="as JSON")
         parser.set_defaults(run=run)
-    parser = subparsers.add_parser("schema", help="JSON Schema of the job specification, or of report.json")
-    parser.add_argument("what", nargs="?", choices=("job", "report"), default="job", help="default: job")
+    parser = subparsers.add_parser("schema", help="JSON Schema of the job specification, of a sweep, or of report.json")
+    parser.add_argument("what", nargs="?", choices=tuple(SCHEMAS), default="job", help="default: job")
     parser.set_defaults(run=schema)
     subparsers.add_parser("version", help="version of this program").set_defaults(run=version)
 
@@ -62,7 +71,7 @@ def list_datasets(args: argparse.Namespace) -> int:
 
 
 def schema(args: argparse.Namespace) -> int:
-    print_json(report_schema() if args.what == "report" else JobSpec.model_json_schema(by_alias=True))
+    print_json(SCHEMAS[args.what]())
     return 0
 
 

@@ -151,6 +151,24 @@ def read_recipe(path: Path) -> dict[str, Any]:
     Raises:
         InvalidSpec: the file cannot be read, is not a mapping, or has a key that neither form knows.
     """
+    data = read_yaml(path)
+    known = _SPEC_KEYS if any(key in _SPEC_KEYS for key in data) else _RECIPE_KEYS
+    for key in data:
+        if key not in known:
+            raise InvalidSpec(
+                f"{path} holds the unknown key {key!r}; a job specification takes {', '.join(_SPEC_KEYS)}, "
+                f"a recipe {', '.join(_RECIPE_KEYS)}",
+                param=str(key),
+            )
+    return data if known is _SPEC_KEYS else {"recipe": data}
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML (or JSON) file that holds a mapping, or nothing.
+
+    Raises:
+        InvalidSpec: the file cannot be read, or is not a mapping.
+    """
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -161,15 +179,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(data, dict):
         raise InvalidSpec(f"{path} must hold a mapping, it holds a {type(data).__name__}")
-    known = _SPEC_KEYS if any(key in _SPEC_KEYS for key in data) else _RECIPE_KEYS
-    for key in data:
-        if key not in known:
-            raise InvalidSpec(
-                f"{path} holds the unknown key {key!r}; a job specification takes {', '.join(_SPEC_KEYS)}, "
-                f"a recipe {', '.join(_RECIPE_KEYS)}",
-                param=str(key),
-            )
-    return data if known is _SPEC_KEYS else {"recipe": data}
+    return data
 
 
 def _from_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The rows (`tables`) and how they are reached (`engine`). The database is the truth about every job."""
 
 from dianaq_service.database.engine import Database
-from dianaq_service.database.tables import ApiKeyRow, ArtifactRow, DatasetRow, EventRow, JobRow, ModelRow
+from dianaq_service.database.tables import ApiKeyRow, ArtifactRow, DatasetRow, EventRow, JobRow, ModelRow, SweepRow
 
-__all__ = ["ApiKeyRow", "ArtifactRow", "Database", "DatasetRow", "EventRow", "JobRow", "ModelRow"]
+__all__ = ["ApiKeyRow", "ArtifactRow", "Database", "DatasetRow", "EventRow", "JobRow", "ModelRow", "SweepRow"]

@@ -109,6 +109,11 @@ class JobRow(Base):
     """When its id last went to the broker."""
     last_seq: Mapped[int] = mapped_column(default=0)
     """Number of the newest event."""
+    waits_for: Mapped[str | None] = mapped_column(index=True)
+    """The job that it starts from and that has not ended yet; nobody may claim it before."""
+    sweep_id: Mapped[str | None] = mapped_column(index=True)
+    point: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """What the sweep's grid set in `spec`, by path."""
 
     device: Mapped[str] = mapped_column(default=_device, server_default="any")
     priority: Mapped[int] = mapped_column(default=_priority, server_default="1")
@@ -121,6 +126,17 @@ class JobRow(Base):
         # When an owner was last served.
         Index("jobs_by_start", "owner", "started"),
     )
+
+
+class SweepRow(Base):
+    """A submission of many jobs; their rows name it, and their ids sort as the points of its grid do."""
+
+    __tablename__ = "sweeps"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str] = mapped_column(index=True)
+    spec: Mapped[dict[str, Any]]
+    created: Mapped[datetime] = mapped_column(default=now)
 
 
 class EventRow(Base):

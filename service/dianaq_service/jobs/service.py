@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from dianaq.errors import Conflict, InvalidSpec, NotFound
-from dianaq.events import State
+from dianaq.events import LogBody, State
 from dianaq.inspection.fit import check_fit
 from dianaq.resources import DatasetInfo, Job, Model, Page
 from dianaq.spec import JobSpec, ZooModel
 from dianaq_service.database import DatasetRow, JobRow, ModelRow
 from dianaq_service.database.tables import now
+from dianaq_service.events.repository import append
 from dianaq_service.ids import new_id
-from dianaq_service.jobs import kinds
+from dianaq_service.jobs import families, kinds
 from dianaq_service.jobs.start import check_start
 from dianaq_service.jobs.states import is_in, move
 from dianaq_service.web.pages import newest_first
@@ -25,33 +26,43 @@ Upload = TypeVar("Upload", ModelRow, DatasetRow)
 
 
 def create(services: Services, owner: str, spec: JobSpec) -> Job:
-    """Check a job against its model and dataset, queue it, and tell the workers.
+    """Check a job, queue it, and tell the workers, unless it waits for another job; raises as `add`."""
+    with services.database.write() as session:
+        row = add(session, owner, spec, new_id("job"))
+    if row.waits_for is None:
+        services.queue.send(row.id)
+    return resource(row)
+
+
+def add(session: Session, owner: str, spec: JobSpec, job_id: str, **values: Any) -> JobRow:
+    """Check a job against its model, its dataset and the job that it starts from, and queue it.
 
     Raises:
         InvalidSpec: unknown model, dataset or job to start from, or the recipe does not fit them.
         InvalidDataset: the dataset does not fit the model.
         InvalidModel: the model is weights where a network is needed, or the reverse.
-        Conflict: the job to start from has not succeeded, or left no checkpoint.
+        Conflict: the job to start from has ended without the checkpoint.
     """
-    with services.database.write() as session:
-        model = _model(session, owner, spec)
-        dataset = _upload(session, owner, DatasetRow, spec.dataset, "dataset")
-        info = None if model is None else Model.model_validate(model, from_attributes=True).info
-        check_fit(spec, info, DatasetInfo.model_validate(dataset.info))
-        check_start(session, owner, spec, model)
-        row = JobRow(
-            id=new_id("job"),
-            owner=owner,
-            model_id=None if model is None else model.id,
-            dataset_id=dataset.id,
-            spec=spec.model_dump(mode="json", by_alias=True),
-            state="queued",
-        )
-        session.add(row)
-        session.flush()
-        move(session, row.id, "queued")
-    services.queue.send(row.id)
-    return resource(row)
+    model = _model(session, owner, spec)
+    dataset = _upload(session, owner, DatasetRow, spec.dataset, "dataset")
+    info = None if model is None else Model.model_validate(model, from_attributes=True).info
+    check_fit(spec, info, DatasetInfo.model_validate(dataset.info))
+    row = JobRow(
+        id=job_id,
+        owner=owner,
+        model_id=None if model is None else model.id,
+        dataset_id=dataset.id,
+        spec=spec.model_dump(mode="json", by_alias=True),
+        state="queued",
+        waits_for=check_start(session, owner, spec, model),
+        **values,
+    )
+    session.add(row)
+    session.flush()
+    move(session, row.id, "queued")
+    if row.waits_for is not None:
+        append(session, row.id, LogBody(message=f"waits for job {row.waits_for}"))
+    return row
 
 
 def listing(services: Services, owner: str, cursor: str | None, limit: int, state: State | None) -> Page[Job]:
@@ -86,15 +97,28 @@ def cancel(services: Services, owner: str, job_id: str) -> Job:
     """
     with services.database.write() as session:
         find(session, owner, job_id)
-        if (
-            move(session, job_id, "cancelled", is_in("queued"), cancel_requested=now()) is None
-            and move(session, job_id, "cancelling", is_in("running"), cancel_requested=now()) is None
-        ):
+        if not ask_to_end(session, job_id):
             row = find(session, owner, job_id)
             if row.state not in ("cancelling", "cancelled"):
                 raise Conflict(f"job {job_id} has already {row.state} and cannot be cancelled")
         session.expire_all()
-        return resource(find(session, owner, job_id))
+        job = resource(find(session, owner, job_id))
+    settle(services)
+    return job
+
+
+def ask_to_end(session: Session, job_id: str) -> bool:
+    """Cancel a job that nobody has started, tell the attempt of one that runs; False for any other."""
+    return (
+        move(session, job_id, "cancelled", is_in("queued"), cancel_requested=now()) is not None
+        or move(session, job_id, "cancelling", is_in("running"), cancel_requested=now()) is not None
+    )
+
+
+def settle(services: Services) -> None:
+    """Tell the jobs that waited for one which has just ended."""
+    for job_id in families.settle(services.database):
+        services.queue.send(job_id)
 
 
 def find(session: Session, owner: str, job_id: str) -> JobRow:

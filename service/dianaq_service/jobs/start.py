@@ -8,27 +8,50 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dianaq.errors import Conflict, InvalidSpec
-from dianaq.events import Iteration
+from dianaq.events import ITERATIONS, Iteration
 from dianaq.spec import JobSpec, ZooModel, checkpoint_of
 from dianaq_service.artifacts import repository as artifacts
 from dianaq_service.database import JobRow, ModelRow
 from dianaq_service.storage import Storage
 
 
-def check_start(session: Session, owner: str, spec: JobSpec, model: ModelRow | None) -> None:
+def check_start(session: Session, owner: str, spec: JobSpec, model: ModelRow | None) -> str | None:
     """Refuse a job that cannot start where it says.
 
     Args:
         model: the file that the job's network comes from.
 
+    Returns:
+        The job that it has to wait for, if any.
+
     Raises:
-        InvalidSpec: the owner has no such job, or it is of another network, or of other weights.
-        Conflict: it has not succeeded, or left no checkpoint.
+        InvalidSpec: the owner has no such job, or it is of another network or task, of other weights, or skips the
+            iteration.
+        Conflict: it failed or was cancelled, or left no checkpoint.
     """
     if spec.start is None:
-        return
-    parent = _parent(session, owner, spec.start)
+        return None
+    # Locked until the child is committed: whoever ends the parent after that sees the child.
+    parent = _parent(session, owner, spec.start, lock=True)
     of_parent = JobSpec.model_validate(parent.spec)
+    if parent.state == "succeeded":
+        _check_left(session, parent, spec.start[1])
+    elif parent.state in ("queued", "running"):
+        _check_will_leave(parent, of_parent, spec.start[1])
+    else:
+        raise Conflict(
+            f"job {parent.id} is {parent.state}; a job can start from one that has succeeded, or is queued or running",
+            param="start_from",
+        )
+    _check_network(session, owner, spec, model, parent, of_parent)
+    if spec.task != of_parent.task:
+        raise InvalidSpec(f"job {parent.id} is of the task {of_parent.task}, this one of {spec.task}", param="task")
+    return None if parent.state == "succeeded" else parent.id
+
+
+def _check_network(
+    session: Session, owner: str, spec: JobSpec, model: ModelRow | None, parent: JobRow, of_parent: JobSpec
+) -> None:
     if isinstance(spec.model, ZooModel) and isinstance(of_parent.model, ZooModel):
         same = spec.model.same_network(of_parent.model)
         if same and model is not None and not _is_content_of(session, model, _origin(session, owner, parent).model_id):
@@ -58,26 +81,41 @@ def checkpoint_file(session: Session, storage: Storage, owner: str, spec: JobSpe
     if spec.start is None:
         return None
     parent = _parent(session, owner, spec.start)
+    if parent.state != "succeeded":
+        raise Conflict(f"job {parent.id} is {parent.state}, and has left no checkpoint", param="start_from")
+    _check_left(session, parent, spec.start[1])
     return storage.artifacts(parent.id, parent.attempt) / checkpoint_of(spec.start[1])
 
 
-def _parent(session: Session, owner: str, start: tuple[str, Iteration]) -> JobRow:
-    """The job that left the checkpoint."""
-    job_id, iteration = start
-    row = session.scalar(select(JobRow).where(JobRow.id == job_id, JobRow.owner == owner))
+def _parent(session: Session, owner: str, start: tuple[str, Iteration], *, lock: bool = False) -> JobRow:
+    """The job that leaves the checkpoint."""
+    job_id = start[0]
+    query = select(JobRow).where(JobRow.id == job_id, JobRow.owner == owner)
+    row = session.scalar(query.with_for_update(read=True) if lock else query)
     if row is None:
         raise InvalidSpec(f"there is no job {job_id!r} to start from", param="start_from")
-    if row.state != "succeeded":
+    return row
+
+
+def _check_left(session: Session, parent: JobRow, iteration: Iteration) -> None:
+    if artifacts.find(session, parent.id, checkpoint_of(iteration)) is None:
         raise Conflict(
-            f"job {job_id} is {row.state}; only a job that has succeeded can be started from", param="start_from"
-        )
-    if artifacts.find(session, job_id, checkpoint_of(iteration)) is None:
-        raise Conflict(
-            f"job {job_id} left no {checkpoint_of(iteration)}, as jobs of older versions; run it again, or start "
+            f"job {parent.id} left no {checkpoint_of(iteration)}, as jobs of older versions; run it again, or start "
             "from the beginning",
             param="start_from",
         )
-    return row
+
+
+def _check_will_leave(parent: JobRow, of_parent: JobSpec, iteration: Iteration) -> None:
+    """A job leaves the checkpoints of the iterations after the one that it starts from."""
+    first = 0 if of_parent.start is None else ITERATIONS.index(of_parent.start[1]) + 1
+    leaves = ITERATIONS[first:]
+    if iteration not in leaves:
+        raise InvalidSpec(
+            f"job {parent.id} starts from {of_parent.start_from} and will leave no {checkpoint_of(iteration)}; "
+            + (f"start from its {' or '.join(leaves)}" if leaves else "no job can start from it"),
+            param="start_from",
+        )
 
 
 def _origin(session: Session, owner: str, job: JobRow) -> JobRow:

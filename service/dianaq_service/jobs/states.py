@@ -2,6 +2,7 @@
 
     queued -> running -> succeeded | failed | cancelled
     queued -> cancelled                 nobody had started it
+    queued -> failed                    the job that it waited for did not succeed (`families`)
     running -> cancelling -> cancelled  the attempt is told first
     running -> queued                   handed back, or lost with its process
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, and_
 from sqlalchemy.orm import Session
 
 from dianaq.errors import Problem
@@ -49,3 +50,8 @@ def move(
 def is_in(*states: State) -> ColumnElement[bool]:
     """The condition that the job is in one of these states."""
     return JobRow.state.in_(states)
+
+
+def is_ready() -> ColumnElement[bool]:
+    """The condition that the job is queued, and waits for a worker alone."""
+    return and_(is_in("queued"), JobRow.waits_for.is_(None))

@@ -79,7 +79,7 @@ def _accuracy(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     if last["samples"] < FEWEST_SAMPLES:
         found.append(f"accuracy is that of {last['samples']} samples; differences below a point or two mean nothing")
     if last["split"] == "val":
-        found.append("accuracy is that of validation data, on which training chose its best epoch: no test data")
+        found.append("accuracy is that of validation data, which training may have chosen an epoch by: no test data")
     return found
 
 

@@ -25,8 +25,10 @@ class Course:
 
     Attributes:
         epoch: epochs that are over.
+        selects: whether the epoch with the best figure is the one that is kept; else the last one is.
         ended: whether it was the last one.
-        best, best_state: figure and state of the best network, once there is one.
+        best: best figure, once there is one.
+        kept: state of the network that is kept so far.
         stale: epochs since the figure was last bettered.
         told: events that belong to the result: figures, and what happened on the way.
     """
@@ -35,10 +37,11 @@ class Course:
     iteration: Iteration
     per_epoch: int
     emit: Callable[[EventBody], None]
+    selects: bool = True
     epoch: int = 0
     ended: bool = False
     best: Figure | None = None
-    best_state: dict[str, Tensor] = field(default_factory=dict)
+    kept: dict[str, Tensor] = field(default_factory=dict)
     stale: int = 0
     told: list[EventBody] = field(default_factory=list)
     curves: Curves = field(default_factory=Curves)
@@ -91,8 +94,11 @@ class Course:
         self.epoch += 1
         self.check_figure(measured)
         former = self.best
-        if former is None or measured.key >= former.key:
-            self.best, self.best_state = measured, state
+        improved = former is None or measured.key >= former.key
+        if improved:
+            self.best = measured
+        if improved or not self.selects:
+            self.kept = state
         self.stale = 0 if former is None or measured.key > former.key else self.stale + 1
         values = {"loss": loss, **measured.values}
         for name, value in values.items():
@@ -120,11 +126,11 @@ class Course:
             "curves": self.curves.points,
         }
 
-    def restore(self, plain: dict[str, Any], best_state: dict[str, Tensor]) -> None:
+    def restore(self, plain: dict[str, Any], kept: dict[str, Tensor]) -> None:
         """Take up what `as_plain` gave, and emit again what was told."""
         best = plain["best"]
         self.best = best and Figure(tuple(best["key"]), best["values"])
-        self.best_state = best_state
+        self.kept = kept
         self.epoch, self.ended, self.stale = plain["epoch"], plain["ended"], plain["stale"]
         self.curves = Curves([(tag, step, value) for tag, step, value in plain["curves"]])
         for body in _BODIES.validate_python(plain["told"]):

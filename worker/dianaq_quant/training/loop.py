@@ -1,4 +1,4 @@
-"""The training loop: plain epochs with validation; the best epoch's weights are kept."""
+"""The training loop: plain epochs with validation; the weights of the best epoch, or of the last, are kept."""
 
 from __future__ import annotations
 
@@ -44,8 +44,12 @@ def train(
 
     That figure is the task's: the accuracy, or the mean squared error. Where the loss is distilled from a teacher, it
     is that loss on the validation split, because what is wanted then is the teacher's output. The state before training
-    competes, unless the validation data were held out of the training data: a network that was trained on them before
-    would be preferred for what it remembers. BatchNorm statistics are taken anew before a network is measured, and are
+    competes.
+
+    Validation data that were held out of the training data choose less: a network that was trained on them before
+    would be preferred for what it remembers of them, and that is most before training and least after its last epoch.
+    The state before training then does not compete, and where the learning rate falls to zero, the last epoch is kept.
+    BatchNorm statistics are taken anew before a network is measured, and are
     those of the network that is kept. The same seed, device and thread count give the same weights, also when the
     training goes on from a snapshot.
 
@@ -66,13 +70,13 @@ def train(
     objective = Objective(settings.distillation, teacher, task)
     feed = Feed(data, settings, seed, iteration)
     steps = feed.steps
-    course = Course(settings, iteration, steps, emit)
+    course = Course(settings, iteration, steps, emit, selects=not data.held_out or settings.schedule == "constant")
     start = "" if snapshot is None else digest(network)
     step = Step(network, objective, settings, steps, iteration, course.tell)
     if snapshot is None or not restore(snapshot, start, course, step):
         if not data.held_out:
             course.best = objective.figure(network, data)
-        course.best_state = copy.deepcopy(network.state_dict())
+        course.kept = copy.deepcopy(network.state_dict())
         if settings.oscillations != "none" and not step.oscillations.weights:
             course.tell(LogBody(message=f"{iteration}: no layer's weights have few enough integers to oscillate"))
     while not course.ended:
@@ -97,6 +101,6 @@ def train(
             store(snapshot, start, course, step)
         for body in told:
             emit(body)
-    network.load_state_dict(course.best_state)
+    network.load_state_dict(course.kept)
     network.eval()
     return course.curves

@@ -18,7 +18,7 @@ def store(snapshot: Snapshot, start: str, course: Course, step: Step) -> None:
         start: digest of the network before the training.
     """
     plain: dict[str, Any] = {"course": course.as_plain()}
-    tensors: dict[str, Any] = {"best": dict(course.best_state), "random": random_state()}
+    tensors: dict[str, Any] = {"kept": dict(course.kept), "random": random_state()}
     if not course.ended:
         plain |= {"taken": step.taken, "parts": step.parts, "noise": [adc.calls for adc in converters(step.network)]}
         tensors |= {
@@ -39,7 +39,7 @@ def restore(snapshot: Snapshot, start: str, course: Course, step: Step) -> bool:
     epoch, epochs = plain["course"]["epoch"], course.settings.epochs
     where = "is taken as it ended" if plain["course"]["ended"] else "goes on"
     snapshot.tell(LogBody(message=f"{course.iteration} {where} after epoch {epoch} of {epochs}, from a snapshot"))
-    course.restore(plain["course"], tensors["best"])
+    course.restore(plain["course"], tensors["kept"])
     restore_random_state(tensors["random"])
     if not course.ended:
         step.restore(plain["taken"], plain["parts"])

@@ -1,0 +1,51 @@
+"""`/v1/sweeps`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from dianaq.resources import Page
+from dianaq.sweeps import Sweep, SweepSpec, SweepTable, SweepWithJobs
+from dianaq_service.sweeps import service
+from dianaq_service.sweeps.table import table
+from dianaq_service.web.deps import Cursor, Limit, Owner, ServicesDep
+
+router = APIRouter(tags=["sweeps"])
+
+
+@router.post("/v1/sweeps", status_code=201)
+def create_sweep(services: ServicesDep, owner: Owner, spec: SweepSpec) -> SweepWithJobs:
+    """Submit a job for every point of a grid: all of them, or none."""
+    return service.create(services, owner, spec)
+
+
+@router.get("/v1/sweeps")
+def list_sweeps(services: ServicesDep, owner: Owner, cursor: Cursor = None, limit: Limit = 50) -> Page[Sweep]:
+    """Sweeps, newest first."""
+    return service.listing(services, owner, cursor, limit)
+
+
+@router.get("/v1/sweeps/{sweep_id}")
+def get_sweep(services: ServicesDep, owner: Owner, sweep_id: str) -> SweepWithJobs:
+    """One sweep and the states of its jobs."""
+    return service.get(services, owner, sweep_id)
+
+
+@router.get("/v1/sweeps/{sweep_id}/table")
+def get_sweep_table(services: ServicesDep, owner: Owner, sweep_id: str) -> SweepTable:
+    """What the jobs of a sweep have reached by now: a row per job."""
+    return table(services, owner, sweep_id)
+
+
+@router.post("/v1/sweeps/{sweep_id}/cancel")
+def cancel_sweep(services: ServicesDep, owner: Owner, sweep_id: str) -> SweepWithJobs:
+    """Cancel the jobs of a sweep that have not ended."""
+    return service.cancel(services, owner, sweep_id)
+
+
+@router.get("/v1/schemas/sweep-spec")
+def sweep_spec_schema() -> dict[str, Any]:
+    """JSON Schema of what `POST /v1/sweeps` takes."""
+    return SweepSpec.model_json_schema(by_alias=True)
