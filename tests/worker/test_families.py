@@ -62,7 +62,7 @@ def test_a_waiting_job_is_neither_claimed_nor_sent(database: Database, storage: 
     with database.write() as session:
         move(session, parent, "succeeded")
     settle(database)
-    assert leases.to_send(database, 30) == ([child], [])
+    assert leases.to_send(database, 30) == ([child], {})
     assert leases.claim(database, child, "w", 30, 3) == 1
 
 
