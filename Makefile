@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow check bench bench-step bench-accuracy bench-accuracy-long clean
+.PHONY: install demo test test-slow check bench bench-followers bench-step bench-accuracy bench-accuracy-long clean
 
 install: .venv/.installed
 
@@ -32,6 +32,9 @@ check: install
 
 bench: install
 	$(BIN)/python benchmarks/service.py
+
+bench-followers: install
+	$(BIN)/python benchmarks/followers.py
 
 # PEERS=1 adds published frameworks to the comparison.
 bench-step: install

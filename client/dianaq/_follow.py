@@ -98,7 +98,8 @@ def _poll(transport: Transport, job_id: str, after: int) -> Iterator[Event]:
 def _stream(transport: Transport, job_id: str, after: int) -> Iterator[Event | None]:
     """One connection's worth of server-sent events (HTML standard, 9.2.6); None for a heartbeat."""
     timeout = httpx.Timeout(transport.timeout, read=HEARTBEAT_SECONDS)
-    options = {"params": {"after": after}, "headers": {"Accept": "text/event-stream"}, "timeout": timeout}
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
+    options = {"params": {"after": after}, "headers": headers, "timeout": timeout}
     with transport.stream(f"/v1/jobs/{job_id}/events/stream", **options) as response:
         if "text/event-stream" not in response.headers.get("content-type", ""):
             raise _NoStream

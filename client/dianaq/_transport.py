@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from dianaq import __version__
+from dianaq._retry import send_once
 from dianaq.errors import Problem, ServiceError, ServiceUnavailable, from_problem
 
 T = TypeVar("T")
@@ -57,13 +58,35 @@ class Transport:
             ServiceUnavailable: no answer.
             DianaqError: what the service answered.
         """
-        return self._send("GET", path, answer, params=params)
+        with self._named_failures():
+            response = self._http.get(path, params=params)
+        return self._read(path, response, answer)
 
-    def post(self, path: str, answer: type[T], body: BaseModel | None = None, **options: Any) -> T:
-        """POST a model as JSON, or what httpx's `options` say; errors as for `get`."""
+    def post(
+        self,
+        path: str,
+        answer: type[T],
+        body: BaseModel | None = None,
+        content: Callable[[], Iterator[bytes]] | None = None,
+        headers: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> T:
+        """POST a model as JSON, or a stream of bytes, and what httpx's `options` say. It is done once, although it
+        may be sent several times; errors as for `get`.
+
+        Args:
+            content: starts the stream, for each time that the request is sent.
+        """
         if body is not None:
             options["json"] = body.model_dump(mode="json", by_alias=True)
-        return self._send("POST", path, answer, **options)
+
+        def send(key: dict[str, str]) -> httpx.Response:
+            stream = None if content is None else content()
+            return self._http.post(path, content=stream, headers={**(headers or {}), **key}, **options)
+
+        with self._named_failures():
+            response = send_once(send)
+        return self._read(path, response, answer)
 
     @contextmanager
     def stream(self, path: str, **options: Any) -> Iterator[httpx.Response]:
@@ -74,9 +97,7 @@ class Transport:
             _raise_for_problem(response)
             yield response
 
-    def _send(self, method: str, path: str, answer: type[T], **options: Any) -> T:
-        with self._named_failures():
-            response = self._http.request(method, path, **options)
+    def _read(self, path: str, response: httpx.Response, answer: type[T]) -> T:
         _raise_for_problem(response)
         try:
             return TypeAdapter(answer).validate_json(response.content)

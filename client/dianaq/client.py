@@ -181,11 +181,16 @@ class Client:
     def _upload(self, path: str, source: Path, name: str | None, answer: type[T]) -> T:
         with source.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
+
+            def content() -> Iterator[bytes]:
+                file.seek(0)
+                return _upload.body(file, size, source.name)
+
             return self._transport.post(
                 path,
                 answer,
                 params={"name": name or source.name},
-                content=_upload.body(file, size, source.name),
+                content=content,
                 headers={"Content-Type": "application/octet-stream", "Content-Length": str(size)},
                 timeout=httpx.Timeout(self._transport.timeout, read=INSPECTION_SECONDS),
             )

@@ -19,6 +19,8 @@
     │   ├── NotFound                no such model, dataset, job or artifact
     │   ├── InvalidRequest          a query parameter, header or body that the route does not take
     │   ├── Conflict                the request does not fit the state of the thing
+    │   │   └── KeyInUse            the first request with this idempotency key is still under way
+    │   ├── KeyReused               the idempotency key was used for another request
     │   └── TooLarge                the upload exceeds the size cap
     ├── ServiceUnavailable          the service cannot be reached
     └── MissingExtra                a command needs packages that are not installed
@@ -163,6 +165,14 @@ class InvalidRequest(ServiceError):
 
 class Conflict(ServiceError):
     slug, title, status = "conflict", "The request does not fit the present state", 409
+
+
+class KeyInUse(Conflict):
+    slug, title, status = "idempotency-key-in-use", "The first request is still under way", 409
+
+
+class KeyReused(ServiceError):
+    slug, title, status = "idempotency-key-reused", "The idempotency key belongs to another request", 422
 
 
 class TooLarge(ServiceError):

@@ -87,7 +87,8 @@ EventBody = Annotated[StateBody | StageBody | ProgressBody | MetricsBody | LogBo
 class Event(BaseModel):
     """An event body with its place in the job's history.
 
-    `seq` starts at 1 and has no gaps; `attempt` is the attempt of the job that wrote it (0 before the first).
+    `seq` starts at 1 and grows with every event; numbers whose event was superseded by a newer one, such as progress,
+    are missing. `attempt` is the attempt of the job that wrote it (0 before the first).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from threading import Event
 
 from fastapi import FastAPI
 
@@ -13,6 +14,7 @@ from dianaq_service.artifacts.endpoints import router as artifacts
 from dianaq_service.database import Database
 from dianaq_service.datasets.endpoints import router as datasets
 from dianaq_service.events.endpoints import router as events
+from dianaq_service.events.follow import Feed
 from dianaq_service.jobs.endpoints import router as jobs
 from dianaq_service.keys.service import configure
 from dianaq_service.models.endpoints import router as models
@@ -70,10 +72,13 @@ def start(settings: Settings) -> Services:
     database.create_tables()
     with database.write() as session:
         configure(session, settings.owner, settings.api_key)
+    stopping = Event()
     return Services(
         settings=settings,
         database=database,
         storage=storage,
         queue=JobQueue(settings.broker_url, database),
         inspector=Inspector(settings),
+        feed=Feed(database, stopping.is_set),
+        stopping=stopping,
     )

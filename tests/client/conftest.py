@@ -18,6 +18,7 @@ def no_local_service(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
     for name in ("DIANAQ_URL", "DIANAQ_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("dianaq._follow.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("dianaq._retry.PAUSE_SECONDS", 0.01)
 
 
 @pytest.fixture

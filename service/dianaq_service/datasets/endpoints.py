@@ -7,15 +7,17 @@ from fastapi import APIRouter, Request
 from dianaq.resources import Dataset, Page
 from dianaq_service.uploads import service
 from dianaq_service.uploads.service import DATASETS
-from dianaq_service.web.deps import Cursor, Limit, Owner, ServicesDep, UploadName
+from dianaq_service.web.deps import Cursor, Limit, Owner, ServicesDep, UploadName, UploadOnceDep
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
 
 @router.post("", status_code=201)
-async def upload_dataset(services: ServicesDep, owner: Owner, name: UploadName, request: Request) -> Dataset:
+async def upload_dataset(
+    services: ServicesDep, owner: Owner, name: UploadName, request: Request, once: UploadOnceDep
+) -> Dataset:
     """Upload an npz file: its bytes are the request's body, as they are."""
-    return await service.upload(services, DATASETS, owner, name, request)
+    return await service.upload(services, DATASETS, owner, name, request, once)
 
 
 @router.get("")

@@ -2,7 +2,8 @@
 
 Two routes, because they answer differently: the page returns at once with what is there, the stream
 (`/events/stream`, server-sent events) stays until the job has ended. A stream's `id:` is the event's `seq`;
-whoever was cut off resumes with `Last-Event-ID` or `?after=`. The events are the same on both.
+whoever was cut off resumes with `Last-Event-ID` or `?after=`. The events are the same on both. In silence FastAPI
+sends a comment every 15 seconds, which shows either side that the other one is gone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from dianaq.events import Event
 from dianaq.resources import Page
 from dianaq_service.events import repository
-from dianaq_service.events.follow import follow
 from dianaq_service.web.deps import OwnJob, ServicesDep
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/events", tags=["events"])
@@ -24,6 +24,7 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/events", tags=["events"])
 After = Annotated[int, Query(ge=0, description="return the events after this number")]
 
 RECONNECT_MILLISECONDS = 500
+"""How long a client waits before it comes back to a stream that has ended: told at the beginning of each."""
 
 
 @router.get("")
@@ -50,5 +51,5 @@ async def stream_events(
     """Replays the events after `Last-Event-ID` (else `after`), then follows until the job has ended."""
     start = after if last_event_id is None else last_event_id
     yield ServerSentEvent(comment="following", retry=RECONNECT_MILLISECONDS)
-    async for event in follow(services.database, job_id, start, services.is_stopping):
+    async for event in services.feed.follow(job_id, start):
         yield ServerSentEvent(data=event, id=str(event.seq))

@@ -11,15 +11,15 @@ from dianaq.report import report_schema
 from dianaq.resources import Job, Page
 from dianaq.spec import JobSpec
 from dianaq_service.jobs import service
-from dianaq_service.web.deps import Cursor, Limit, Owner, ServicesDep
+from dianaq_service.web.deps import Cursor, Limit, OnceDep, Owner, ServicesDep
 
 router = APIRouter(tags=["jobs"])
 
 
 @router.post("/v1/jobs", status_code=201)
-def create_job(services: ServicesDep, owner: Owner, spec: JobSpec) -> Job:
+def create_job(services: ServicesDep, owner: Owner, spec: JobSpec, once: OnceDep) -> Job:
     """Submit a job. It is queued once this returns, whatever happens to the broker."""
-    return service.create(services, owner, spec)
+    return service.create(services, owner, spec, once)
 
 
 @router.get("/v1/jobs")
@@ -41,9 +41,9 @@ def get_job(services: ServicesDep, owner: Owner, job_id: str) -> Job:
 
 
 @router.post("/v1/jobs/{job_id}/cancel")
-def cancel_job(services: ServicesDep, owner: Owner, job_id: str) -> Job:
+def cancel_job(services: ServicesDep, owner: Owner, job_id: str, once: OnceDep) -> Job:
     """Cancel a job: a queued one at once, a running one as soon as its attempt notices."""
-    return service.cancel(services, owner, job_id)
+    return service.cancel(services, owner, job_id, once)
 
 
 @router.get("/v1/schemas/job-spec")

@@ -15,6 +15,7 @@ from dianaq.spec import JobSpec, ZooModel
 from dianaq_service.database import DatasetRow, JobRow, ModelRow
 from dianaq_service.database.tables import now
 from dianaq_service.events.repository import append
+from dianaq_service.idempotency import Once
 from dianaq_service.ids import new_id
 from dianaq_service.jobs import families, kinds
 from dianaq_service.jobs.start import check_start
@@ -25,13 +26,15 @@ from dianaq_service.web.services import Services
 Upload = TypeVar("Upload", ModelRow, DatasetRow)
 
 
-def create(services: Services, owner: str, spec: JobSpec) -> Job:
+def create(services: Services, owner: str, spec: JobSpec, once: Once) -> Job:
     """Check a job, queue it, and tell the workers, unless it waits for another job; raises as `add`."""
     with services.database.write() as session:
         row = add(session, owner, spec, new_id("job"))
+        job = resource(row)
+        once.keep(session, job)
     if row.waits_for is None:
         services.queue.send(row.id)
-    return resource(row)
+    return job
 
 
 def add(session: Session, owner: str, spec: JobSpec, job_id: str, **values: Any) -> JobRow:
@@ -86,7 +89,7 @@ def get(services: Services, owner: str, job_id: str) -> Job:
     return resource(row).model_copy(update={"note": kinds.note(services.settings, row)})
 
 
-def cancel(services: Services, owner: str, job_id: str) -> Job:
+def cancel(services: Services, owner: str, job_id: str, once: Once) -> Job:
     """Cancel a job: at once when nobody has started it; else its attempt is told and ends it.
 
     Cancelling a job twice is no error.
@@ -103,6 +106,7 @@ def cancel(services: Services, owner: str, job_id: str) -> Job:
                 raise Conflict(f"job {job_id} has already {row.state} and cannot be cancelled")
         session.expire_all()
         job = resource(find(session, owner, job_id))
+        once.keep(session, job)
     settle(services)
     return job
 

@@ -7,15 +7,17 @@ from fastapi import APIRouter, Request
 from dianaq.resources import Model, Page
 from dianaq_service.uploads import service
 from dianaq_service.uploads.service import MODELS
-from dianaq_service.web.deps import Cursor, Limit, Owner, ServicesDep, UploadName
+from dianaq_service.web.deps import Cursor, Limit, Owner, ServicesDep, UploadName, UploadOnceDep
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
 @router.post("", status_code=201)
-async def upload_model(services: ServicesDep, owner: Owner, name: UploadName, request: Request) -> Model:
+async def upload_model(
+    services: ServicesDep, owner: Owner, name: UploadName, request: Request, once: UploadOnceDep
+) -> Model:
     """Upload a network (ONNX), or weights (safetensors, or a PyTorch state dict): the body is the file as it is."""
-    return await service.upload(services, MODELS, owner, name, request)
+    return await service.upload(services, MODELS, owner, name, request, once)
 
 
 @router.get("")

@@ -10,15 +10,15 @@ from dianaq.resources import Page
 from dianaq.sweeps import Sweep, SweepSpec, SweepTable, SweepWithJobs
 from dianaq_service.sweeps import service
 from dianaq_service.sweeps.table import table
-from dianaq_service.web.deps import Cursor, Limit, Owner, ServicesDep
+from dianaq_service.web.deps import Cursor, Limit, OnceDep, Owner, ServicesDep
 
 router = APIRouter(tags=["sweeps"])
 
 
 @router.post("/v1/sweeps", status_code=201)
-def create_sweep(services: ServicesDep, owner: Owner, spec: SweepSpec) -> SweepWithJobs:
+def create_sweep(services: ServicesDep, owner: Owner, spec: SweepSpec, once: OnceDep) -> SweepWithJobs:
     """Submit a job for every point of a grid: all of them, or none."""
-    return service.create(services, owner, spec)
+    return service.create(services, owner, spec, once)
 
 
 @router.get("/v1/sweeps")
@@ -40,9 +40,9 @@ def get_sweep_table(services: ServicesDep, owner: Owner, sweep_id: str) -> Sweep
 
 
 @router.post("/v1/sweeps/{sweep_id}/cancel")
-def cancel_sweep(services: ServicesDep, owner: Owner, sweep_id: str) -> SweepWithJobs:
+def cancel_sweep(services: ServicesDep, owner: Owner, sweep_id: str, once: OnceDep) -> SweepWithJobs:
     """Cancel the jobs of a sweep that have not ended."""
-    return service.cancel(services, owner, sweep_id)
+    return service.cancel(services, owner, sweep_id, once)
 
 
 @router.get("/v1/schemas/sweep-spec")

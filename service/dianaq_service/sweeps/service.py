@@ -13,13 +13,14 @@ from dianaq.events import State
 from dianaq.resources import Page
 from dianaq.sweeps import Sweep, SweepJob, SweepSpec, SweepWithJobs
 from dianaq_service.database import JobRow, SweepRow
+from dianaq_service.idempotency import Once
 from dianaq_service.ids import new_id
 from dianaq_service.jobs.service import add, ask_to_end, settle
 from dianaq_service.web.pages import newest_first
 from dianaq_service.web.services import Services
 
 
-def create(services: Services, owner: str, spec: SweepSpec) -> SweepWithJobs:
+def create(services: Services, owner: str, spec: SweepSpec, once: Once) -> SweepWithJobs:
     """Check the job of every point, queue all of them in one transaction, and tell the workers.
 
     Raises:
@@ -41,6 +42,7 @@ def create(services: Services, owner: str, spec: SweepSpec) -> SweepWithJobs:
             if added.waits_for is None:
                 free.append(job_id)
         answer = _with_jobs(session, row)
+        once.keep(session, answer)
     for job_id in free:
         # Without a broker each would wait for it anew: the sweeper sends what is left.
         if not services.queue.send(job_id):
@@ -67,7 +69,7 @@ def get(services: Services, owner: str, sweep_id: str) -> SweepWithJobs:
         return _with_jobs(session, find(session, owner, sweep_id))
 
 
-def cancel(services: Services, owner: str, sweep_id: str) -> SweepWithJobs:
+def cancel(services: Services, owner: str, sweep_id: str, once: Once) -> SweepWithJobs:
     """Cancel what has not ended; nothing, where everything has.
 
     Raises:
@@ -78,6 +80,7 @@ def cancel(services: Services, owner: str, sweep_id: str) -> SweepWithJobs:
         for job_id in session.scalars(select(JobRow.id).where(JobRow.sweep_id == sweep_id).order_by(JobRow.id)).all():
             ask_to_end(session, job_id)
         answer = _with_jobs(session, row)
+        once.keep(session, answer)
     settle(services)
     return answer
 

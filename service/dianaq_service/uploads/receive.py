@@ -11,11 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from dianaq.errors import InvalidRequest, TooLarge
 
 BUFFER = 1024 * 1024
 """Bytes gathered before a thread writes and hashes them; the event loop never waits for the disk."""
+
+SILENCE_SECONDS = 60.0
+"""A client that sends nothing for so long is gone, even if its connection never says so; its file and key go, too."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ async def receive(request: Request, folder: Path, limit: int) -> AsyncIterator[R
     Raises:
         TooLarge: more than `limit` bytes are announced or arrive.
         InvalidRequest: there is no body.
-        ClientDisconnect: the client left before the end.
+        ClientDisconnect: the client left before the end, or fell silent.
     """
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
@@ -54,7 +58,7 @@ async def _stream(request: Request, path: Path, limit: int) -> Received:
             digest.update(data)
             file.write(data)
 
-        async for chunk in request.stream():
+        async for chunk in _chunks(request):
             size += len(chunk)
             if size > limit:
                 raise _too_large(limit)
@@ -66,6 +70,17 @@ async def _stream(request: Request, path: Path, limit: int) -> Received:
     if size == 0:
         raise InvalidRequest("the body is empty; send the file itself as the request's body", param="body")
     return Received(path, digest.hexdigest(), size)
+
+
+async def _chunks(request: Request) -> AsyncIterator[bytes]:
+    stream = request.stream()
+    while True:
+        try:
+            yield await asyncio.wait_for(anext(stream), SILENCE_SECONDS)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise ClientDisconnect from None
 
 
 def _too_large(limit: int) -> TooLarge:

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from dianaq.errors import Conflict, DianaqError, InvalidDataset, InvalidModel, NotFound
 from dianaq.resources import Dataset, DatasetInfo, Model, ModelInfo, Page, WeightsInfo
 from dianaq_service.database import DatasetRow, JobRow, ModelRow
+from dianaq_service.idempotency import Once
 from dianaq_service.ids import new_id
 from dianaq_service.jobs.states import is_in
 from dianaq_service.uploads.receive import Received, receive
@@ -43,24 +44,28 @@ MODELS = Kind("model", "mdl", ModelRow, Model, TypeAdapter(ModelInfo | WeightsIn
 DATASETS = Kind("dataset", "dat", DatasetRow, Dataset, TypeAdapter(DatasetInfo), InvalidDataset, JobRow.dataset_id)
 
 
-async def upload(services: Services, kind: Kind[R], owner: str, name: str, request: Request) -> R:
-    """Receive a file, have it looked into, and keep it. A refused one leaves nothing.
+async def upload(services: Services, kind: Kind[R], owner: str, name: str, request: Request, once: Once) -> R:
+    """Receive a file, have it looked into, and keep it, once. A refused one leaves nothing.
 
     Raises:
         TooLarge, InvalidRequest: see `receive`.
         InvalidModel, InvalidDataset: the file cannot be used.
+        Replay, KeyReused: see `Once.check`.
     """
     limit = services.settings.max_upload_bytes
     async with receive(request, services.storage.incoming, limit) as received:
+        await asyncio.to_thread(once.check, received.sha256)
         found = await services.inspector.inspect(kind.name, received.path, kind.refusal)
         info = kind.info.validate_python(found)
         if await request.is_disconnected():
             # Nobody would learn the id.
             raise ClientDisconnect
-        return await asyncio.to_thread(_keep, services, kind, owner, name, received, info)
+        return await asyncio.to_thread(_keep, services, kind, owner, name, received, info, once)
 
 
-def _keep(services: Services, kind: Kind[R], owner: str, name: str, received: Received, info: BaseModel) -> R:
+def _keep(
+    services: Services, kind: Kind[R], owner: str, name: str, received: Received, info: BaseModel, once: Once
+) -> R:
     blob = services.storage.blob(owner, received.sha256)
     placed = False
     try:
@@ -76,6 +81,8 @@ def _keep(services: Services, kind: Kind[R], owner: str, name: str, received: Re
             )
             session.add(row)
             session.flush()
+            resource = _resource(kind, row)
+            once.keep(session, resource)
             if not blob.exists():
                 blob.parent.mkdir(parents=True, exist_ok=True)
                 received.path.rename(blob)
@@ -84,7 +91,7 @@ def _keep(services: Services, kind: Kind[R], owner: str, name: str, received: Re
         if placed:
             blob.unlink(missing_ok=True)
         raise
-    return _resource(kind, row)
+    return resource
 
 
 def listing(services: Services, kind: Kind[R], owner: str, cursor: str | None, limit: int) -> Page[R]:

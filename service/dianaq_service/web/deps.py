@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import Depends, Header, Query, Request
 
 from dianaq.errors import Unauthorised
+from dianaq_service.idempotency import HEADER, Once
 from dianaq_service.jobs.service import find
 from dianaq_service.keys.service import owner_of
 from dianaq_service.web.services import Services
@@ -43,6 +47,42 @@ def get_own_job(services: ServicesDep, owner: Owner, job_id: str) -> str:
 
 
 OwnJob = Annotated[str, Depends(get_own_job)]
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias=HEADER,
+        pattern=r"^[!-~]{1,255}$",
+        description="any text of your own, once for each thing to be done: sent again, the first answer is given",
+    ),
+]
+
+
+async def get_upload_once(
+    services: ServicesDep, owner: Owner, request: Request, key: IdempotencyKey = None
+) -> AsyncIterator[Once]:
+    """The request under its key; the route checks the body, which only it reads."""
+    target = f"{request.method} {request.url.path}?{request.url.query}"
+    once = Once(services.database, owner, key, target, request.scope["route"].status_code or 200)
+    if key is None:
+        yield once
+        return
+    with services.in_flight.hold(owner, key):
+        yield once
+
+
+# Over when the route is: a client that has its answer and asks again is not told that the first is under way.
+UploadOnceDep = Annotated[Once, Depends(get_upload_once, scope="function")]
+
+
+async def get_once(once: UploadOnceDep, request: Request) -> Once:
+    """The request under its key, with its body checked."""
+    digest = hashlib.sha256(await request.body()).hexdigest()
+    await asyncio.to_thread(once.check, digest)
+    return once
+
+
+OnceDep = Annotated[Once, Depends(get_once, scope="function")]
 
 Cursor = Annotated[str | None, Query(max_length=64, description="`next` of the page before")]
 Limit = Annotated[int, Query(ge=1, le=200)]

@@ -9,10 +9,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from dianaq.errors import DianaqError, InvalidRequest, InvalidSpec, NotFound, Problem, Unauthorised
+from dianaq.errors import DianaqError, InvalidRequest, InvalidSpec, KeyInUse, NotFound, Problem, Unauthorised
 from dianaq.spec import field_path
+from dianaq_service.idempotency import REPLAYED_HEADER, Replay
 
 MEDIA_TYPE = "application/problem+json"
+
+RETRY_SECONDS = 1
+"""Most answers take less; an upload is looked into for some seconds."""
 
 
 def install(app: FastAPI) -> None:
@@ -22,6 +26,7 @@ def install(app: FastAPI) -> None:
     """
     for kind in (DianaqError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _handle)
+    app.add_exception_handler(Replay, _replay)
 
 
 def respond(problem: Problem, headers: dict[str, str] | None = None) -> Response:
@@ -53,11 +58,19 @@ async def _handle(request: Request, error: Exception) -> Response:
     headers = dict(getattr(error, "headers", None) or {})
     if isinstance(error, Unauthorised):
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, KeyInUse):
+        headers["Retry-After"] = str(RETRY_SECONDS)
     more: dict[str, object] = {"request_id": request.state.request_id}
     problem = problem_of(error)
     if problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
         more["detail"] = f"{request.url.path} does not take {request.method}"
     return respond(problem.model_copy(update=more), headers)
+
+
+async def _replay(_request: Request, answer: Exception) -> Response:
+    assert isinstance(answer, Replay)
+    headers = {REPLAYED_HEADER: "true"}
+    return Response(answer.body, answer.status, headers, media_type="application/json")
 
 
 def _http(error: HTTPException) -> Problem:

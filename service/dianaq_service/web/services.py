@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from threading import Event
 
 from dianaq_service.database import Database
+from dianaq_service.events.follow import Feed
+from dianaq_service.idempotency import InFlight
 from dianaq_service.queue import JobQueue
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
@@ -19,8 +21,7 @@ class Services:
     storage: Storage
     queue: JobQueue
     inspector: Inspector
-    stopping: Event = field(default_factory=Event)
+    feed: Feed
+    stopping: Event
     """Set when the server is asked to stop, so that streams end by themselves."""
-
-    def is_stopping(self) -> bool:
-        return self.stopping.is_set()
+    in_flight: InFlight = field(default_factory=InFlight)

@@ -1,0 +1,140 @@
+"""Each POST is done once, however often it is sent: under the `Idempotency-Key` that the caller gave it.
+
+The answer is kept in the transaction that makes what the POST is about, so that either both are there or none. The
+table's key is what decides: of two that make the same thing, the second finds the answer of the first, rolls back,
+and gives that one. Nothing is written beforehand, so nothing is left of a request that died.
+
+While a request is under way, its process remembers the key and turns a second one away with 409, which spares it an
+upload in vain. It forgets when the request ends or the process does; other processes are held off by the table.
+
+Only what succeeded is kept. An error made nothing: the same key may be used for the next try, whatever its body.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from pydantic import BaseModel
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from dianaq.errors import KeyInUse, KeyReused
+from dianaq_service.database import AnswerRow, Database
+from dianaq_service.database.tables import now
+
+HEADER = "Idempotency-Key"
+REPLAYED_HEADER = "Idempotency-Replayed"
+KEEP = timedelta(hours=24)
+"""Clients try again for seconds, people and their scripts on the next morning."""
+
+
+class Replay(Exception):
+    """The request has been done: this is what it was answered."""
+
+    def __init__(self, status: int, body: str) -> None:
+        self.status = status
+        self.body = body
+
+
+@dataclass
+class InFlight:
+    """The keys of the requests that this process is at. Lives in its event loop."""
+
+    _keys: set[tuple[str, str]] = field(default_factory=set)
+
+    @contextmanager
+    def hold(self, owner: str, key: str) -> Iterator[None]:
+        """Keep a second request with the key away until this one has ended.
+
+        Raises:
+            KeyInUse: this is the second one.
+        """
+        if (owner, key) in self._keys:
+            raise KeyInUse(
+                f"the first request with the {HEADER} {key!r} is not answered yet; ask again in a moment",
+                param=HEADER,
+            )
+        self._keys.add((owner, key))
+        try:
+            yield
+        finally:
+            self._keys.remove((owner, key))
+
+
+class Once:
+    """A POST of an owner, under its key if it has one.
+
+    Args:
+        target: method and address, which belong to what is asked.
+        status: of the answer when it succeeds.
+    """
+
+    def __init__(self, database: Database, owner: str, key: str | None, target: str, status: int) -> None:
+        self._database = database
+        self._owner = owner
+        self._key = key
+        self._target = target
+        self._status = status
+        self._request = ""
+
+    def check(self, body_sha256: str) -> None:
+        """To be called once the whole body is known, and before anything is made of it.
+
+        Raises:
+            Replay: it has been done.
+            KeyReused: the key was used for another request.
+        """
+        self._request = hashlib.sha256(f"{self._target}\n{body_sha256}".encode()).hexdigest()
+        if self._key is not None:
+            with self._database.read() as session:
+                self._compare(session)
+
+    def keep(self, session: Session, answer: BaseModel) -> None:
+        """Store the answer in the transaction that made what it tells of.
+
+        Raises:
+            Replay, KeyReused: another process was faster, and the transaction is to be rolled back.
+        """
+        if self._key is None:
+            return
+        assert self._request, "the body was not checked"
+        _remove_expired(session, self._owner)
+        row = AnswerRow(
+            owner=self._owner,
+            key=self._key,
+            request=self._request,
+            status=self._status,
+            body=answer.model_dump_json(by_alias=True),
+        )
+        try:
+            with session.begin_nested():
+                session.add(row)
+        except IntegrityError:
+            self._compare(session)
+
+    def _compare(self, session: Session) -> None:
+        mine = (AnswerRow.owner == self._owner, AnswerRow.key == self._key, AnswerRow.created > now() - KEEP)
+        row = session.scalar(select(AnswerRow).where(*mine))
+        if row is None:
+            return
+        if row.request != self._request:
+            raise KeyReused(
+                f"the {HEADER} {self._key!r} was used for another request; take a new one for each thing to be done",
+                param=HEADER,
+            )
+        raise Replay(row.status, row.body)
+
+
+def _remove_expired(session: Session, owner: str) -> None:
+    """Done by who adds one, so that there are never more than the owner's last day made; mostly there are none."""
+    expired = select(AnswerRow.key).where(AnswerRow.owner == owner, AnswerRow.created <= now() - KEEP)
+    # Rows that another process removes just now are left to it: the two could wait for each other.
+    session.execute(
+        delete(AnswerRow).where(AnswerRow.owner == owner, AnswerRow.key.in_(expired.with_for_update(skip_locked=True))),
+        execution_options={"synchronize_session": False},
+    )
