@@ -14,6 +14,7 @@
     ├── DeadlineExceeded            the job ran for longer than its deadline allows
     ├── LimitExceeded               the job's process went beyond a limit that the operator set
     ├── WorkerLost                  every attempt of the job died without a word
+    ├── DiskFull                    the job filled the worker's disk, or found it full
     ├── ServiceError                the service answered with an error of its own
     │   ├── Unauthorised            no key, or a wrong one
     │   ├── NotFound                no such model, dataset, job or artifact
@@ -21,6 +22,8 @@
     │   ├── Conflict                the request does not fit the state of the thing
     │   │   └── KeyInUse            the first request with this idempotency key is still under way
     │   ├── KeyReused               the idempotency key was used for another request
+    │   ├── Expired                 it was there, and was removed after its time
+    │   ├── InsufficientStorage     the service's disk is full
     │   └── TooLarge                the upload exceeds the size cap
     ├── ServiceUnavailable          the service cannot be reached
     └── MissingExtra                a command needs packages that are not installed
@@ -147,6 +150,12 @@ class WorkerLost(DianaqError):
     slug, title, status = "worker-lost", "The job's process was lost", 500
 
 
+class DiskFull(DianaqError):
+    """A job met a full disk. It is not tried again by itself: the next attempt would meet the same."""
+
+    slug, title, status = "disk-full", "The worker's disk is full", 507
+
+
 class ServiceError(DianaqError):
     slug, title, status = "service-error", "The service failed", 500
 
@@ -177,6 +186,14 @@ class KeyReused(ServiceError):
 
 class TooLarge(ServiceError):
     slug, title, status = "too-large", "The upload is too large", 413
+
+
+class Expired(ServiceError):
+    slug, title, status = "expired", "It was removed after its time", 410
+
+
+class InsufficientStorage(ServiceError):
+    slug, title, status = "insufficient-storage", "The service's disk is full", 507
 
 
 class ServiceUnavailable(DianaqError):

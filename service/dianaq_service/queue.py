@@ -13,10 +13,12 @@ from typing import Any, Literal, cast
 from celery import Celery
 from kombu.exceptions import OperationalError
 from sqlalchemy import select, update
+from sqlalchemy.exc import DBAPIError
 
 from dianaq.spec import Device
 from dianaq_service.database import Database, JobRow
 from dianaq_service.database.tables import now
+from dianaq_service.disk import is_full
 
 Kind = Literal["cpu", "gpu"]
 """Of a worker."""
@@ -85,8 +87,14 @@ class JobQueue:
         except (OperationalError, OSError) as error:
             _log.warning("job %s was not sent, the broker cannot be reached: %s", job_id, error)
             return False
-        with self._database.write() as session:
-            session.execute(update(JobRow).where(JobRow.id == job_id).values(sent=now()))
+        try:
+            with self._database.write() as session:
+                session.execute(update(JobRow).where(JobRow.id == job_id).values(sent=now()))
+        except DBAPIError as error:
+            if not is_full(error):
+                raise
+            # It is sent twice at worst.
+            _log.warning("job %s was sent, which could not be noted: %s", job_id, error)
         return True
 
     def waiting(self) -> dict[Device, int]:

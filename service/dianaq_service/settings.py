@@ -38,6 +38,9 @@ class Settings:
 
     max_upload_bytes: int = 2 * 1024**3
     """CIFAR-10 as float32 is 0.7 GiB; ImageNet-sized data does not fit the in-memory training loop anyway."""
+    min_free_bytes: int = 256 * 1024**2
+    """No job starts, and no upload is taken, with less room on the disk of the data folder. A job of the zoo's largest
+    network leaves some hundred MB of checkpoints and snapshots, and the database must go on when the disk is full."""
     inspection_seconds: float = 120.0
     inspection_memory_bytes: int = 4 * 1024**3
     """Address space of the process that looks into an upload: the largest array, twice, and the libraries."""
@@ -79,6 +82,22 @@ class Settings:
     cgroup: str = ""
     """Folder of a cgroup (version 2) that the worker may make groups in, with the memory controller enabled for
     them: each attempt then has one of its own, with `child_memory_bytes` as `memory.max`."""
+
+    retention_days_artifacts: float = 90.0
+    """The artifacts of a job go so long after its end; the job, its figures and events stay. Here and below, 0 keeps
+    for ever."""
+    retention_days_uploads: float = 180.0
+    """A model or dataset goes so long after the end of the last job that used it, or after it came. Longer than
+    artifacts: to make an expired bundle again takes both."""
+    retention_days_incoming: float = 1.0
+    """An upload that has not grown for a day has lost its client."""
+    retention_days_orphans: float = 1.0
+    """Files that nothing refers to: folders of attempts that died, blobs of crashed uploads. A day is much longer than
+    a file waits for its row, and leaves time to look."""
+    retention_days_logs: float = 30.0
+    """What the attempts of an ended job printed."""
+    housekeeping_seconds: float = 3600.0
+    """How often what has expired is looked for."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:

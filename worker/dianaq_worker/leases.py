@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from dianaq.errors import Problem, WorkerLost
 from dianaq.events import LogBody, State
 from dianaq.spec import Device
+from dianaq_service.counters import count
 from dianaq_service.database import Database, JobRow
 from dianaq_service.database.tables import now
 from dianaq_service.events.repository import append
@@ -80,6 +81,8 @@ def renew(database: Database, job_id: str, attempt: int, seconds: float, ran: fl
             .returning(JobRow.state)
             .execution_options(synchronize_session=False)
         )
+        if state is not None:
+            count(session, "lease_renewals")
     return cast("State | None", state)
 
 

@@ -111,6 +111,8 @@ class JobRow(Base):
     """Number of the newest event."""
     logs: Mapped[int] = mapped_column(default=0, server_default="0")
     """How many log events it has had."""
+    expired: Mapped[datetime | None]
+    """When its artifacts were removed."""
     waits_for: Mapped[str | None] = mapped_column(index=True)
     """The job that it starts from and that has not ended yet; nobody may claim it before."""
     sweep_id: Mapped[str | None] = mapped_column(index=True)
@@ -128,6 +130,17 @@ class JobRow(Base):
         # When an owner was last served.
         Index("jobs_by_start", "owner", "started"),
     )
+
+
+class CounterRow(Base):
+    """A count that only grows (`dianaq_service.counters`). Histograms have a row per bucket, and the sum."""
+
+    __tablename__ = "counters"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    label: Mapped[str] = mapped_column(primary_key=True)
+    bucket: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[float]
 
 
 class SweepRow(Base):

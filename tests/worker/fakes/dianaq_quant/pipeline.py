@@ -17,6 +17,8 @@ from dianaq.spec import JobSpec, checkpoint_of
 
 SUCCEED, REFUSE, BREAK, WAIT, IGNORE_CANCEL, HANG_ONCE, HANG = range(7)
 FILL_MEMORY, BURN, FILL_DISK, OPEN_FILES, CORE = range(7, 12)
+FILL = 100
+"""Writes until the disk is full."""
 MEMBERS = sorted(["bundle.zip", "htvm/model.onnx", "report.json", *map(checkpoint_of, ITERATIONS)])
 RANDOM = b"random weights"
 
@@ -60,6 +62,10 @@ def run(
     if behaviour == CORE:
         raise QuantisationError(f"core files of up to {resource.getrlimit(resource.RLIMIT_CORE)} bytes")
     assert snapshots is not None
+    if behaviour == FILL:
+        with (snapshots / "float.pt").open("wb") as file:
+            while True:
+                file.write(bytes(100_000))
     before = [path.read_text() for path in snapshots.iterdir()]
     (snapshots / "float.pt").write_text(f"attempt {attempt}, after {before}")
     if behaviour in (IGNORE_CANCEL, HANG) or (behaviour == HANG_ONCE and attempt == 1):
