@@ -61,17 +61,17 @@ def _blob(storage: Storage, content: bytes) -> dict[str, Any]:
     return {"owner": OWNER, "name": "n", "sha256": sha256, "size": len(content)}
 
 
-def add_job(database: Database, storage: Storage, behaviour: int = 0) -> str:
+def add_job(database: Database, storage: Storage, behaviour: int = 0, **changes: Any) -> str:
     """A queued job for the fake pipeline."""
-    return add_job_of(database, add_uploads(database, storage), recipe={"seed": behaviour})
+    return add_job_of(database, add_uploads(database, storage), recipe={"seed": behaviour}, **changes)
 
 
-def add_job_of(database: Database, uploads: dict[str, str], **changes: Any) -> str:
+def add_job_of(database: Database, uploads: dict[str, str], *, owner: str = OWNER, **changes: Any) -> str:
     """A queued job."""
     spec = JobSpec.model_validate({**uploads, **changes})
     row = JobRow(
         id=new_id("job"),
-        owner=OWNER,
+        owner=owner,
         model_id=uploads["model"],
         dataset_id=uploads["dataset"],
         spec=spec.model_dump(mode="json", by_alias=True),

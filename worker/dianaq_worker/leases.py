@@ -14,8 +14,9 @@ from typing import cast
 from sqlalchemy import ColumnElement, and_, case, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
-from dianaq.errors import WorkerLost
+from dianaq.errors import Problem, WorkerLost
 from dianaq.events import LogBody, State
+from dianaq.spec import Device
 from dianaq_service.counters import count
 from dianaq_service.database import Database, JobRow
 from dianaq_service.database.tables import now
@@ -32,20 +33,30 @@ def _expired() -> ColumnElement[bool]:
     return and_(is_in("running"), JobRow.lease_expires < now())
 
 
+def claimable(max_losses: int) -> ColumnElement[bool]:
+    """The condition that a job is queued and waits for no other, or that its holder is gone, and that it may start."""
+    return or_(is_ready(), and_(_expired(), JobRow.losses + 1 < max_losses))
+
+
+def waits(database: Database, job_id: str, max_losses: int) -> bool:
+    """Whether the job is `claimable`."""
+    with database.read() as session:
+        return session.scalar(select(JobRow.id).where(JobRow.id == job_id, claimable(max_losses))) is not None
+
+
 def claim(database: Database, job_id: str, owner: str, seconds: float, max_losses: int) -> int | None:
-    """Take a job that is queued and waits for no other, or whose holder is gone.
+    """Take a job that is `claimable`.
 
     Returns:
-        The number of the new attempt; None when the job is not to be had, and the message is to be dropped.
+        The number of the new attempt; None when the job is not to be had.
     """
     moment = now()
-    free = or_(is_ready(), and_(_expired(), JobRow.losses + 1 < max_losses))
     with database.write() as session:
         return move(
             session,
             job_id,
             "running",
-            free,
+            claimable(max_losses),
             attempt=JobRow.attempt + 1,
             losses=JobRow.losses + case((JobRow.state == "running", 1), else_=0),
             lease_owner=owner,
@@ -56,8 +67,8 @@ def claim(database: Database, job_id: str, owner: str, seconds: float, max_losse
         )
 
 
-def renew(database: Database, job_id: str, attempt: int, seconds: float) -> State | None:
-    """Extend the lease.
+def renew(database: Database, job_id: str, attempt: int, seconds: float, ran: float = 0.0) -> State | None:
+    """Extend the lease, and note that the attempt has run for `ran` seconds more.
 
     Returns:
         The job's state (`running` or `cancelling`); None when the attempt no longer holds the job.
@@ -66,7 +77,7 @@ def renew(database: Database, job_id: str, attempt: int, seconds: float) -> Stat
         state = session.scalar(
             update(JobRow)
             .where(JobRow.id == job_id, held(attempt))
-            .values(lease_expires=now() + timedelta(seconds=seconds))
+            .values(lease_expires=now() + timedelta(seconds=seconds), ran_seconds=JobRow.ran_seconds + ran)
             .returning(JobRow.state)
             .execution_options(synchronize_session=False)
         )
@@ -85,6 +96,13 @@ def hand_back(database: Database, job_id: str, attempt: int) -> None:
 def end_cancelled(session: Session, job_id: str, attempt: int) -> bool:
     """Make a job that is being cancelled `cancelled`, if the attempt still holds it."""
     return move(session, job_id, "cancelled", held(attempt), is_in("cancelling")) is not None
+
+
+def fail(database: Database, job_id: str, attempt: int, problem: Problem) -> None:
+    """End the job with an error, because it would only end so again; one that is being cancelled is cancelled."""
+    with database.write() as session:
+        if not end_cancelled(session, job_id, attempt):
+            move(session, job_id, "failed", held(attempt), error=problem)
 
 
 def lose(database: Database, job_id: str, attempt: int, reason: str, max_losses: int) -> bool:
@@ -124,15 +142,17 @@ def bury(database: Database, max_losses: int) -> None:
             move(session, job_id, "failed", _expired(), error=problem, losses=max_losses)
 
 
-def to_send(database: Database, resend_seconds: float) -> tuple[list[str], list[str]]:
-    """Ids of the jobs that wait for a worker, oldest first: those never sent, and those sent a while ago."""
+def to_send(database: Database, resend_seconds: float) -> tuple[list[str], dict[Device, list[str]]]:
+    """Ids of the jobs that wait for a worker, oldest first: those never sent; by device, those sent a while ago."""
     waiting = or_(is_ready(), _expired())
     with database.read() as session:
         query = select(JobRow.id).where(waiting).order_by(JobRow.id)
         unsent = session.scalars(query.where(JobRow.sent.is_(None))).all()
         before = now() - timedelta(seconds=resend_seconds)
-        sent_long_ago = session.scalars(query.where(JobRow.sent < before)).all()
-    return list(unsent), list(sent_long_ago)
+        sent_long_ago: dict[Device, list[str]] = {}
+        for job_id, device in session.execute(query.where(JobRow.sent < before).add_columns(JobRow.device)):
+            sent_long_ago.setdefault(device, []).append(job_id)
+    return list(unsent), sent_long_ago
 
 
 def _worker_lost(losses: int, reason: str) -> WorkerLost:

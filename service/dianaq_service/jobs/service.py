@@ -17,7 +17,7 @@ from dianaq_service.database.tables import now
 from dianaq_service.events.repository import append
 from dianaq_service.idempotency import Once
 from dianaq_service.ids import new_id
-from dianaq_service.jobs import families
+from dianaq_service.jobs import families, kinds
 from dianaq_service.jobs.start import check_start
 from dianaq_service.jobs.states import is_in, move
 from dianaq_service.retention.expiry import artifacts_expire
@@ -87,7 +87,8 @@ def get(services: Services, owner: str, job_id: str) -> Job:
         NotFound: the owner has no such job.
     """
     with services.database.read() as session:
-        return resource(services, find(session, owner, job_id))
+        row = find(session, owner, job_id)
+        return resource(services, row).model_copy(update={"note": kinds.note(services.settings, row)})
 
 
 def cancel(services: Services, owner: str, job_id: str, once: Once) -> Job:
