@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import threading
 import warnings
@@ -74,6 +75,9 @@ def serve(settings: Settings, database: Database, kind: Kind) -> int:
     _register(app, supervisor)
 
     def on_ready(**_: Any) -> None:
+        # Celery takes a second Ctrl-C as leave to abandon the job. It is handed back in seconds, so both wait for that.
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, signal.getsignal(signal.SIGTERM))
         sweeper.start()
         _log.info("ready for jobs for %s", " or ".join(taken_by(kind)))
 
