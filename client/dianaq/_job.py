@@ -99,6 +99,14 @@ class JobHandle:
         self._job = self._transport.post(f"{self._path}/cancel", Job)
         return self._job
 
+    def delete(self) -> None:
+        """Have the service remove the job with its events, artifacts and logs. It must have ended.
+
+        Raises:
+            Conflict: it has not ended, or a job that has not ended starts from it; the message names that one.
+        """
+        self._transport.delete(self._path)
+
     def artifacts(self) -> list[Artifact]:
         """The files that the job left; none before it has succeeded."""
         return self._transport.get(f"{self._path}/artifacts", list[Artifact])

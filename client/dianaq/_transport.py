@@ -88,6 +88,12 @@ class Transport:
             response = send_once(send)
         return self._read(path, response, answer)
 
+    def delete(self, path: str) -> None:
+        """DELETE a resource; errors as for `get`."""
+        with self._named_failures():
+            response = self._http.delete(path)
+        _raise_for_problem(response)
+
     @contextmanager
     def stream(self, path: str, **options: Any) -> Iterator[httpx.Response]:
         """GET an answer whose body the caller reads; errors, also while reading, as for `get`."""

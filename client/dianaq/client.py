@@ -174,6 +174,18 @@ class Client:
         """The uploaded datasets, newest first."""
         return self._pages("/v1/datasets", Dataset, {})
 
+    def delete_model(self, id: str) -> None:
+        """Have the service remove a model.
+
+        Raises:
+            Conflict: a job that has not ended needs it; the message names the job.
+        """
+        self._transport.delete(f"/v1/models/{_segment(id)}")
+
+    def delete_dataset(self, id: str) -> None:
+        """Have the service remove a dataset; errors as for `delete_model`."""
+        self._transport.delete(f"/v1/datasets/{_segment(id)}")
+
     def job_spec_schema(self) -> dict[str, Any]:
         """JSON Schema of the job specification that the service takes."""
         return self._transport.get("/v1/schemas/job-spec", dict[str, Any])

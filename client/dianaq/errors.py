@@ -11,7 +11,10 @@
     ├── JobCancelled                the job was cancelled while it ran
     ├── JobFailed                   a job that was waited for ended in `failed`
     ├── ParentFailed                the job that it starts from failed or was cancelled
+    ├── DeadlineExceeded            the job ran for longer than its deadline allows
+    ├── LimitExceeded               the job's process went beyond a limit that the operator set
     ├── WorkerLost                  every attempt of the job died without a word
+    ├── DiskFull                    the job filled the worker's disk, or found it full
     ├── ServiceError                the service answered with an error of its own
     │   ├── Unauthorised            no key, or a wrong one
     │   ├── NotFound                no such model, dataset, job or artifact
@@ -19,6 +22,8 @@
     │   ├── Conflict                the request does not fit the state of the thing
     │   │   └── KeyInUse            the first request with this idempotency key is still under way
     │   ├── KeyReused               the idempotency key was used for another request
+    │   ├── Expired                 it was there, and was removed after its time
+    │   ├── InsufficientStorage     the service's disk is full
     │   └── TooLarge                the upload exceeds the size cap
     ├── ServiceUnavailable          the service cannot be reached
     └── MissingExtra                a command needs packages that are not installed
@@ -131,8 +136,24 @@ class ParentFailed(DianaqError):
     slug, title, status = "parent-failed", "The job to start from did not succeed", 409
 
 
+class DeadlineExceeded(DianaqError):
+    slug, title, status = "deadline-exceeded", "The job ran for longer than its deadline", 422
+
+
+class LimitExceeded(DianaqError):
+    """The job's process needed more than the worker gives to one. `param` is the variable that sets the limit."""
+
+    slug, title, status = "limit-exceeded", "The job went beyond a limit of its worker", 507
+
+
 class WorkerLost(DianaqError):
     slug, title, status = "worker-lost", "The job's process was lost", 500
+
+
+class DiskFull(DianaqError):
+    """A job met a full disk. It is not tried again by itself: the next attempt would meet the same."""
+
+    slug, title, status = "disk-full", "The worker's disk is full", 507
 
 
 class ServiceError(DianaqError):
@@ -165,6 +186,14 @@ class KeyReused(ServiceError):
 
 class TooLarge(ServiceError):
     slug, title, status = "too-large", "The upload is too large", 413
+
+
+class Expired(ServiceError):
+    slug, title, status = "expired", "It was removed after its time", 410
+
+
+class InsufficientStorage(ServiceError):
+    slug, title, status = "insufficient-storage", "The service's disk is full", 507
 
 
 class ServiceUnavailable(DianaqError):

@@ -76,6 +76,8 @@ class Model(_Resource):
     sha256: str
     size: int
     created: datetime
+    expires: datetime | None = None
+    """When the service removes it, if no job uses it before."""
     info: ModelInfo | WeightsInfo
 
 
@@ -85,6 +87,8 @@ class Dataset(_Resource):
     sha256: str
     size: int
     created: datetime
+    expires: datetime | None = None
+    """When the service removes it, if no job uses it before."""
     info: DatasetInfo
 
 
@@ -109,6 +113,10 @@ class Job(_Resource):
     waits_for: str | None = None
     sweep_id: str | None = None
     point: dict[str, Any] | None = None
+    expires: datetime | None = None
+    """When the service removes its artifacts, or removed them."""
+    note: str | None = None
+    """Of a job that is asked for by its id: why it is queued, where no worker is there that would take it."""
 
 
 class Artifact(_Resource):

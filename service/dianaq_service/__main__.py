@@ -16,7 +16,9 @@ from fastapi import FastAPI
 
 from dianaq.errors import DianaqError
 from dianaq_service.app import create_app
+from dianaq_service.database import Database
 from dianaq_service.settings import Settings
+from dianaq_service.storage import Storage
 
 STOP_SECONDS = 5
 """How long requests that are under way may take to finish once the server is asked to stop."""
@@ -52,6 +54,11 @@ def main() -> int:
     try:
         settings = Settings.from_env()
         app = create_app(settings)
+        # An application that fails while it starts leaves a traceback; here, a sentence is enough.
+        Storage(settings.data_dir).create()
+        database = Database(settings.database)
+        database.create_tables()
+        database.close()
     except DianaqError as error:
         print(f"dianaq: {error.detail}", file=sys.stderr)
         return 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from threading import Event
@@ -20,12 +21,15 @@ from dianaq_service.keys.service import configure
 from dianaq_service.models.endpoints import router as models
 from dianaq_service.outbox import Outbox
 from dianaq_service.queue import JobQueue
+from dianaq_service.retention.housekeeper import Housekeeper
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
 from dianaq_service.sweeps.endpoints import router as sweeps
 from dianaq_service.uploads.inspect import Inspector
 from dianaq_service.web import errors
 from dianaq_service.web.health import router as health
+from dianaq_service.web.metrics import router as metrics
+from dianaq_service.web.ready import router as ready
 from dianaq_service.web.requests import RequestContext
 from dianaq_service.web.services import Services
 
@@ -43,7 +47,10 @@ def create_app(settings: Settings) -> FastAPI:
         services = start(settings)
         app.state.services = services
         services.outbox.start()
+        housekeeper = Housekeeper(settings, services.database, services.storage)
+        housekeeper.start()
         yield
+        await asyncio.to_thread(housekeeper.stop)
         services.stopping.set()
         services.outbox.close()
         services.database.close()
@@ -61,7 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.add_middleware(RequestContext)
     errors.install(app)
-    for router in (health, models, datasets, jobs, sweeps, events, artifacts):
+    for router in (health, ready, metrics, models, datasets, jobs, sweeps, events, artifacts):
         app.include_router(router)
     return app
 

@@ -38,6 +38,9 @@ class Settings:
 
     max_upload_bytes: int = 2 * 1024**3
     """CIFAR-10 as float32 is 0.7 GiB; ImageNet-sized data does not fit the in-memory training loop anyway."""
+    min_free_bytes: int = 256 * 1024**2
+    """No job starts, and no upload is taken, with less room on the disk of the data folder. A job of the zoo's largest
+    network leaves some hundred MB of checkpoints and snapshots, and the database must go on when the disk is full."""
     inspection_seconds: float = 120.0
     inspection_memory_bytes: int = 4 * 1024**3
     """Address space of the process that looks into an upload: the largest array, twice, and the libraries."""
@@ -54,6 +57,47 @@ class Settings:
     """How long a cancelled job may take to notice by itself."""
     stop_grace_seconds: float = 5.0
     """Time between TERM and KILL."""
+    priority_seconds: float = 3600.0
+    """A job that has waited for so long counts as one priority higher, so that no flood of more urgent ones, and nobody
+    who calls all of their jobs urgent, keeps it waiting for ever. An hour is long beside a job in a hurry, and short
+    beside a night of jobs."""
+
+    gpus: str = "auto"
+    """Which GPUs a worker serves, with one supervisor each: `auto` those that `nvidia-smi` lists, `none`, or their
+    numbers or UUIDs with commas between."""
+    cpu_workers: int = 0
+    """Supervisors without a GPU beside those with one; a machine without GPUs has one in any case. On machines with
+    GPUs there are none by default, as one would take jobs for any device, and train for many times as long."""
+
+    child_memory_bytes: int = 0
+    """Memory of a job's process. 0: what the machine has, in any case 16 GiB. On CPU workers it limits the address
+    space; CUDA reserves more of that than there is memory, so on GPU workers it takes a `cgroup`."""
+    child_cpu_seconds: int = 60 * 24 * 3600
+    """Processor time of an attempt, over all threads: what 16 cores do in almost four days, which is for runaways.
+    `deadline_hours` of a job is the limit to plan with."""
+    child_file_bytes: int = 16 * 1024**3
+    """Size of each file that a job's process writes: eight times the largest upload."""
+    child_open_files: int = 4096
+    """A job opens tens of files; a leak ends here and not at the machine's limit."""
+    cgroup: str = ""
+    """Folder of a cgroup (version 2) that the worker may make groups in, with the memory controller enabled for
+    them: each attempt then has one of its own, with `child_memory_bytes` as `memory.max`."""
+
+    retention_days_artifacts: float = 90.0
+    """The artifacts of a job go so long after its end; the job, its figures and events stay. Here and below, 0 keeps
+    for ever."""
+    retention_days_uploads: float = 180.0
+    """A model or dataset goes so long after the end of the last job that used it, or after it came. Longer than
+    artifacts: to make an expired bundle again takes both."""
+    retention_days_incoming: float = 1.0
+    """An upload that has not grown for a day has lost its client."""
+    retention_days_orphans: float = 1.0
+    """Files that nothing refers to: folders of attempts that died, blobs of crashed uploads. A day is much longer than
+    a file waits for its row, and leaves time to look."""
+    retention_days_logs: float = 30.0
+    """What the attempts of an ended job printed."""
+    housekeeping_seconds: float = 3600.0
+    """How often what has expired is looked for."""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:

@@ -11,13 +11,9 @@ logs/<job>-<attempt>.log         everything an attempt printed
 from __future__ import annotations
 
 import shutil
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-STALE_SECONDS = 24 * 3600
-"""An upload that has not grown for a day has lost its process."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +21,10 @@ class Storage:
     root: Path
 
     def create(self) -> None:
-        """Make the folders, and remove what crashed uploads left."""
+        """Make the folders."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("blobs", "incoming", "work", "snapshots", "artifacts", "logs"):
             (self.root / name).mkdir(exist_ok=True)
-        for path in self.incoming.iterdir():
-            # Uploads of other processes come and go meanwhile.
-            with suppress(FileNotFoundError):
-                if path.stat().st_mtime < time.time() - STALE_SECONDS:
-                    path.unlink()
 
     @property
     def incoming(self) -> Path:

@@ -90,6 +90,7 @@ class FakeService:
         self.sweep_states: list[list[State]] = []
         self.table = SweepTable(id="swp_1", paths=[], rows=[])
         self.requests: list[str] = []
+        self.deleted: list[str] = []
         self.page_size = 2
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -134,6 +135,14 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             self._route()
+
+        def do_DELETE(self) -> None:
+            if service.answer is not None:
+                self._refuse(service.answer)
+            else:
+                service.deleted.append(self.path)
+                self.send_response(204)
+                self.end_headers()
 
         def do_POST(self) -> None:
             self._body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

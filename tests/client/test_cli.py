@@ -314,3 +314,13 @@ def test_a_missing_extra_says_what_to_install(
     assert (status, out) == (1, "")
     assert 'pip install "dianaq[embedded]"' in err
     assert "not_installed_anywhere" in err
+
+
+def test_delete(service: FakeService, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "models", "delete", "mod_1")[:2] == (0, "mod_1 is deleted\n")
+    assert run(capsys, "datasets", "delete", "dat_1")[:2] == (0, "dat_1 is deleted\n")
+    assert run(capsys, "jobs", "delete", "job_1")[:2] == (0, "job job_1 is deleted\n")
+    assert service.deleted == ["/v1/models/mod_1", "/v1/datasets/dat_1", "/v1/jobs/job_1"]
+    service.answer = Problem(type="conflict", title="No", detail="model mod_1 is in use by job job_1", status=409)
+    code, _, error = run(capsys, "models", "delete", "mod_1")
+    assert (code, error) == (1, "error: model mod_1 is in use by job job_1\n")

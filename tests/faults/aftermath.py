@@ -8,8 +8,11 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from dianaq import JobHandle
@@ -19,8 +22,13 @@ from .job import OWNER, Reference
 from .stack import Stack
 from .watch import PATIENCE_SECONDS, wait_for
 
-KEPT = ("dianaq.sqlite", "workers/")
+KEPT = ("dianaq.sqlite", "workers", "housekeeping.lock")
 """What lies in the data folder whatever the jobs do: the database, with its log, and the workers' signs of life."""
+
+FOLDERS = ("blobs", f"blobs/{OWNER}", "incoming", "work", "snapshots", "artifacts", "logs")
+
+AGE_SECONDS = 2 * 24 * 3600
+"""Beyond what the service keeps of files that nobody refers to."""
 
 
 def check(stack: Stack, jobs: Sequence[JobHandle], reference: Reference) -> None:
@@ -76,20 +84,28 @@ def _strangers(stack: Stack) -> list[str]:
 
 
 def _litter(stack: Stack, ids: Sequence[str]) -> list[str]:
+    """Whatever lies in the data folder that nobody wants, or that is missing there."""
     root = stack.storage.root
     with stack.client() as client:
         uploads = [*client.models(), *client.datasets()]
-        published = {stack.storage.blob(OWNER, u.sha256).relative_to(root).as_posix() for u in uploads}
+        wanted = {stack.storage.blob(OWNER, upload.sha256) for upload in uploads}
+        logs = set()
         for job in map(client.job, ids):
-            # Files are cleaned up after the job's end is known: at least these must stay.
-            folder = stack.storage.artifacts(job.id, job.job.attempt)
-            published |= {(folder / artifact.path).relative_to(root).as_posix() for artifact in job.artifacts()}
-            logs = (stack.storage.log(job.id, attempt) for attempt in range(1, job.job.attempt + 1))
-            published |= {log.relative_to(root).as_posix() for log in logs}
-    there = {path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir()}
-    missing = [path for path in published - there if not path.startswith("logs/")]
-    assert not missing, f"published, but not there: {missing}"
-    return sorted(path for path in there - published if not path.startswith(KEPT))
+            wanted |= {stack.storage.artifacts(job.id, job.job.attempt) / file.path for file in job.artifacts()}
+            logs |= {stack.storage.log(job.id, attempt) for attempt in range(1, job.job.attempt + 1)}
+    there = set(root.rglob("*"))
+    folders = {folder for path in wanted for folder in path.parents} | {root / name for name in FOLDERS}
+    strays = [path for path in there - wanted - logs - folders if not path.relative_to(root).parts[0].startswith(KEPT)]
+    for path in strays:
+        _age(path)
+    missing = [f"{path.relative_to(root)} is missing" for path in wanted - there]
+    return sorted(missing + [str(path.relative_to(root)) for path in strays])
+
+
+def _age(path: Path) -> None:
+    """Make it look old, as files that nobody refers to are kept for a while."""
+    with suppress(FileNotFoundError):
+        os.utime(path, (time.time() - AGE_SECONDS,) * 2)
 
 
 def _settles(look: Callable[[], list[str]], what: str) -> None:

@@ -1,4 +1,7 @@
-"""Stacks and the undisturbed job. Every test here carries the marker `faults`."""
+"""Stacks and the undisturbed job.
+
+Every test here carries the marker `faults`, and runs on both databases: those on PostgreSQL are `slow`.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.faults)
+            if "postgresql" in item.name:
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
@@ -45,12 +50,6 @@ def short(reference_of: Callable[[Length], Reference]) -> Reference:
 @pytest.fixture
 def long(reference_of: Callable[[Length], Reference]) -> Reference:
     return reference_of("long")
-
-
-@pytest.fixture
-def database_url() -> str:
-    """Of a fresh database; empty for SQLite in the data folder."""
-    return ""
 
 
 @pytest.fixture

@@ -43,8 +43,10 @@ SHORT: dict[str, Any] = {
     "resend_seconds": 2.0,
     "cancel_grace_seconds": 3.0,
     "stop_grace_seconds": 3.0,
+    "housekeeping_seconds": 1.0,
+    "min_free_bytes": 0,
 }
-"""The service's own times, made short so that a fault and its recovery fit into a test."""
+"""The service's own times, made short so that a fault and its recovery fit into a test, and small disks accepted."""
 
 
 class Part:

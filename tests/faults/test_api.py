@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 
 from dianaq import Client, Dataset, JobHandle, ServiceUnavailable
-from dianaq_service.storage import STALE_SECONDS
 
 from . import aftermath
 from .conftest import MakeStack
@@ -64,7 +62,10 @@ def test_restart_while_events_are_followed(make_stack: MakeStack, short: Referen
         )
         seen = following.result(120)
         aftermath.check(stack, [job], short)
-        assert seen == list(job.events())
+        # Histories are thinned; who follows has seen all that is left, and each of it once.
+        numbers = [event.seq for event in seen]
+        assert numbers == sorted(set(numbers))
+        assert [event for event in job.events() if event.seq not in numbers] == []
         assert job.refresh().attempt == 1
 
 
@@ -120,7 +121,6 @@ def test_restart_during_upload(
     with stack.client() as client, ThreadPoolExecutor(1) as pool:
         running = client.submit_job(long.spec)
         in_training(running)
-        before = [dataset.id for dataset in client.datasets()]
         uploading = pool.submit(persist, lambda: client.upload_dataset(file))
         wait_for(lambda: any(stack.storage.incoming.iterdir()), "the upload is under way")
         again(stack, record, how, "during an upload", "what had arrived is dropped, and the client uploads again")
@@ -128,13 +128,5 @@ def test_restart_during_upload(
         assert isinstance(uploaded, Dataset)
         assert stack.storage.blob("default", uploaded.sha256).read_bytes() == file.read_bytes()
         assert uploaded.id in [dataset.id for dataset in client.datasets()]
-        # What a killed process received stays for a day, as another process could still be receiving it.
-        for path in stack.storage.incoming.iterdir():
-            long_ago = time.time() - STALE_SECONDS - 1
-            os.utime(path, (long_ago, long_ago))
-        stack.api.terminate()
-        stack.api.start()
-        wait_for(stack.answers, "the API answers again")
-        assert len(before) == 1
         aftermath.check(stack, [running], long)
         assert running.refresh().attempt == 1

@@ -8,6 +8,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from dianaq_service.settings import Settings
 
 _HEAVY = ("torch", "onnx", "onnxruntime", "numpy", "scipy")
@@ -60,3 +62,12 @@ def test_a_new_key_for_another_owner(settings: Settings, tmp_path: Path) -> None
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("dq_")
     assert _python("-m", "dianaq_service.keys", "not ok", settings=settings).returncode == 2
+
+
+@pytest.mark.parametrize("command", ["dianaq_service", "dianaq_worker"])
+def test_a_database_that_cannot_be_reached_by_its_url_is_said_in_a_sentence(settings: Settings, command: str) -> None:
+    result = _python("-m", command, settings=replace(settings, database_url="mysql://u:secret@host/name"))
+    assert result.returncode == 2
+    assert "DIANAQ_DATABASE_URL takes" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "secret" not in result.stderr

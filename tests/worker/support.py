@@ -62,17 +62,17 @@ def _blob(storage: Storage, content: bytes) -> dict[str, Any]:
     return {"owner": OWNER, "name": "n", "sha256": sha256, "size": len(content)}
 
 
-def add_job(database: Database, storage: Storage, behaviour: int = 0) -> str:
+def add_job(database: Database, storage: Storage, behaviour: int = 0, **changes: Any) -> str:
     """A queued job for the fake pipeline."""
-    return add_job_of(database, add_uploads(database, storage), recipe={"seed": behaviour})
+    return add_job_of(database, add_uploads(database, storage), recipe={"seed": behaviour}, **changes)
 
 
-def add_job_of(database: Database, uploads: dict[str, str], **changes: Any) -> str:
+def add_job_of(database: Database, uploads: dict[str, str], *, owner: str = OWNER, **changes: Any) -> str:
     """A queued job."""
     spec = JobSpec.model_validate({**uploads, **changes})
     row = JobRow(
         id=new_id("job"),
-        owner=OWNER,
+        owner=owner,
         model_id=uploads["model"],
         dataset_id=uploads["dataset"],
         spec=spec.model_dump(mode="json", by_alias=True),
@@ -85,11 +85,16 @@ def add_job_of(database: Database, uploads: dict[str, str], **changes: Any) -> s
     return row.id
 
 
-def overtake(database: Database, job_id: str) -> None:
-    """End the present attempt of a job as if its worker were gone, and start another one."""
+def lose_worker(database: Database, job_id: str) -> None:
+    """End the present attempt of a job as if its worker were gone."""
     (lease,) = (lease for lease in leases.current(database) if lease.job_id == job_id)
     leases.end(database, lease, 3)
-    assert leases.claim(database, job_id, "other", 30) == lease.attempt + 1
+
+
+def overtake(database: Database, job_id: str) -> None:
+    """The same, and start another one."""
+    lose_worker(database, job_id)
+    assert leases.claim(database, job_id, "other", 30) is not None
 
 
 def row_of(database: Database, job_id: str) -> JobRow:

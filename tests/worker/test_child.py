@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import select
 
 from dianaq.events import MetricsBody, ProgressBody, StageBody
 from dianaq.resources import Artifact
 from dianaq_service.artifacts import repository as artifacts
-from dianaq_service.database import Database
+from dianaq_service.database import CounterRow, Database
 from dianaq_service.jobs.states import is_in, move
 from dianaq_service.storage import Storage
 from dianaq_worker import leases
@@ -46,6 +47,24 @@ def test_the_row_keeps_the_stage_and_the_latest_metrics(database: Database, job:
     row = row_of(database, job)
     assert row.stage == "verify"
     assert row.metrics == {"float": {"val": 0.6, "loss": 2.0}, "verify": {"test": 0.7}}
+
+
+def test_stages_steps_and_renewals_are_counted(
+    database: Database, job: str, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "PROGRESS_SECONDS", 0)
+    for step in (1, 4, 10):
+        recorder.emit(ProgressBody(stage="float", label="epoch 1/1", step=step, total=10))
+    recorder.emit(StageBody(stage="float", status="finished", seconds=5.0))
+    leases.renew(database, job, 1, 30)
+    with database.read() as session:
+        rows = session.scalars(select(CounterRow)).all()
+    found = {(row.name, row.label, row.bucket): row.value for row in rows}
+    assert found["stage_seconds", "float", "10"] == 1
+    assert found["stage_seconds", "float", "sum"] == 5
+    # The first step of an epoch has nothing to be measured from.
+    assert sum(v for (name, _, bucket), v in found.items() if name == "step_seconds" and bucket != "sum") == 9
+    assert found["lease_renewals", "", ""] == 1
 
 
 def test_fast_progress_is_thinned_out(database: Database, job: str, recorder: Recorder) -> None:

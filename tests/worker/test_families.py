@@ -59,11 +59,11 @@ def add_family(database: Database, storage: Storage, behaviour: int = fake.SUCCE
 def test_a_waiting_job_is_neither_claimed_nor_sent(database: Database, storage: Storage) -> None:
     parent, child = add_family(database, storage)
     assert leases.claim(database, child, "w", 30) is None
-    assert leases.to_send(database, 30) == ([parent], [])
+    assert leases.to_send(database, 30) == ([parent], {})
     with database.write() as session:
         move(session, parent, "succeeded")
     settle(database)
-    assert leases.to_send(database, 30) == ([child], [])
+    assert leases.to_send(database, 30) == ([child], {})
     assert leases.claim(database, child, "w", 30) == 1
 
 

@@ -16,8 +16,10 @@ from typing import cast
 from sqlalchemy import ColumnElement, and_, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
-from dianaq.errors import WorkerLost
+from dianaq.errors import Problem, WorkerLost
 from dianaq.events import LogBody, State
+from dianaq.spec import Device
+from dianaq_service.counters import count
 from dianaq_service.database import Database, JobRow
 from dianaq_service.database.tables import now
 from dianaq_service.events.repository import append
@@ -45,11 +47,17 @@ def current(database: Database) -> list[Lease]:
         return [Lease(*row) for row in session.execute(query)]
 
 
+def waits(database: Database, job_id: str) -> bool:
+    """Whether the job waits for a worker alone."""
+    with database.read() as session:
+        return session.scalar(select(JobRow.id).where(JobRow.id == job_id, is_ready())) is not None
+
+
 def claim(database: Database, job_id: str, owner: str, seconds: float) -> int | None:
-    """Take a job that is queued and waits for no other.
+    """Take a job that waits for a worker alone.
 
     Returns:
-        The number of the new attempt; None when the job is not to be had, and the message is to be dropped.
+        The number of the new attempt; None when the job is not to be had.
     """
     moment = now()
     with database.write() as session:
@@ -67,8 +75,8 @@ def claim(database: Database, job_id: str, owner: str, seconds: float) -> int | 
         )
 
 
-def renew(database: Database, job_id: str, attempt: int, seconds: float) -> State | None:
-    """Extend the lease.
+def renew(database: Database, job_id: str, attempt: int, seconds: float, ran: float = 0.0) -> State | None:
+    """Extend the lease, and note that the attempt has run for `ran` seconds more.
 
     Returns:
         The job's state (`running` or `cancelling`); None when the attempt no longer holds the job.
@@ -77,10 +85,12 @@ def renew(database: Database, job_id: str, attempt: int, seconds: float) -> Stat
         state = session.scalar(
             update(JobRow)
             .where(JobRow.id == job_id, held(attempt))
-            .values(lease_expires=now() + timedelta(seconds=seconds))
+            .values(lease_expires=now() + timedelta(seconds=seconds), ran_seconds=JobRow.ran_seconds + ran)
             .returning(JobRow.state)
             .execution_options(synchronize_session=False)
         )
+        if state is not None:
+            count(session, "lease_renewals")
     return cast("State | None", state)
 
 
@@ -94,6 +104,13 @@ def hand_back(database: Database, job_id: str, attempt: int) -> None:
 def end_cancelled(session: Session, job_id: str, attempt: int) -> bool:
     """Make a job that is being cancelled `cancelled`, if the attempt still holds it."""
     return move(session, job_id, "cancelled", held(attempt), is_in("cancelling")) is not None
+
+
+def fail(database: Database, job_id: str, attempt: int, problem: Problem) -> None:
+    """End the job with an error, because it would only end so again; one that is being cancelled is cancelled."""
+    with database.write() as session:
+        if not end_cancelled(session, job_id, attempt):
+            move(session, job_id, "failed", held(attempt), error=problem)
 
 
 def lose(
@@ -129,16 +146,18 @@ def end(database: Database, lease: Lease, max_losses: int) -> None:
     lose(database, lease.job_id, lease.attempt, "lost its worker", max_losses, unchanged)
 
 
-def to_send(database: Database, resend_seconds: float) -> tuple[list[str], list[str]]:
-    """Ids of the jobs that wait for a worker, oldest first: those never sent, and those sent a while ago."""
+def to_send(database: Database, resend_seconds: float) -> tuple[list[str], dict[Device, list[str]]]:
+    """Ids of the jobs that wait for a worker, oldest first: those never sent; by device, those sent a while ago."""
     with database.read() as session:
         query = select(JobRow.id).where(is_ready()).order_by(JobRow.id)
         unsent = session.scalars(query.where(JobRow.sent.is_(None))).all()
         moment = now()
         # Sent in the future: the clock went back since, and nobody can tell when it was.
         long_ago = or_(JobRow.sent < moment - timedelta(seconds=resend_seconds), JobRow.sent > moment)
-        sent_long_ago = session.scalars(query.where(long_ago)).all()
-    return list(unsent), list(sent_long_ago)
+        sent_long_ago: dict[Device, list[str]] = {}
+        for job_id, device in session.execute(query.where(long_ago).add_columns(JobRow.device)):
+            sent_long_ago.setdefault(device, []).append(job_id)
+    return list(unsent), sent_long_ago
 
 
 def _worker_lost(losses: int, reason: str) -> WorkerLost:

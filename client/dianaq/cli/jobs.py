@@ -1,4 +1,4 @@
-"""`dianaq jobs list|show|submit|cancel|download`."""
+"""`dianaq jobs list|show|submit|cancel|download|delete`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dianaq.spec import JobSpec, ZooModel, parse_spec
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `jobs` to the command line."""
-    jobs = subparsers.add_parser("jobs", help="list, show, submit, cancel and download jobs")
+    jobs = subparsers.add_parser("jobs", help="list, show, submit, cancel, download and delete jobs")
     commands = jobs.add_subparsers(metavar="COMMAND", required=True)
 
     parser = commands.add_parser("list", help="jobs, newest first")
@@ -51,6 +51,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="OUT", help="folder of the bundle")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT whatever it holds")
     parser.set_defaults(run=download)
+
+    parser = commands.add_parser("delete", help="delete a job that has ended, with all that it left")
+    parser.add_argument("id", metavar="JOB")
+    parser.set_defaults(run=delete)
 
 
 def list_jobs(args: argparse.Namespace) -> int:
@@ -84,10 +88,14 @@ def show(args: argparse.Namespace) -> int:
         ("finished", when(job.finished)),
         ("attempt", str(job.attempt)),
     ]
+    if job.expires is not None:
+        rows.append(("expires", when(job.expires)))
     if job.spec.start_from is not None:
         rows.insert(2, ("start from", job.spec.start_from))
     if job.waits_for is not None and job.state == "queued":
         rows.insert(2, ("waits for", job.waits_for))
+    if job.note is not None:
+        rows.append(("note", job.note))
     rows += [(stage, figures(values)) for stage, values in job.metrics.items()]
     if job.error is not None:
         rows.append(("error", f"{job.error.title}: {job.error.detail}"))
@@ -126,6 +134,13 @@ def cancel(args: argparse.Namespace) -> int:
 def download(args: argparse.Namespace) -> int:
     with Client() as client:
         print(summary(client.job(args.id).download(args.out, overwrite=args.overwrite)))
+    return 0
+
+
+def delete(args: argparse.Namespace) -> int:
+    with Client() as client:
+        client.job(args.id).delete()
+    print(f"job {args.id} is deleted")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`dianaq models list`, `dianaq datasets list`, `dianaq schema`, `dianaq version`."""
+"""`dianaq models list|delete`, `dianaq datasets list|delete`, `dianaq schema`, `dianaq version`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add these commands to the command line."""
     for name, run in (("models", list_models), ("datasets", list_datasets)):
-        commands = subparsers.add_parser(name, help=f"list uploaded {name}").add_subparsers(
+        commands = subparsers.add_parser(name, help=f"list and delete uploaded {name}").add_subparsers(
             metavar="COMMAND", required=True
         )
         parser = commands.add_parser("list", help=f"{name}, newest first")
         parser.add_argument("--json", action="store_true", help="as JSON")
         parser.set_defaults(run=run)
+        parser = commands.add_parser("delete", help="delete one that no unfinished job needs")
+        parser.add_argument("id", metavar="ID")
+        parser.set_defaults(run=delete, kind=name)
     parser = subparsers.add_parser("schema", help="JSON Schema of the job specification, of a sweep, or of report.json")
     parser.add_argument("what", nargs="?", choices=tuple(SCHEMAS), default="job", help="default: job")
     parser.set_defaults(run=schema)
@@ -67,6 +70,13 @@ def list_datasets(args: argparse.Namespace) -> int:
             (d.id, d.name, f"{shape(train.sample_shape)} {train.dtype}", samples, size(d.size), when(d.created))
         )
     print(table(("dataset", "name", "sample", "samples", "size", "uploaded"), rows) if rows else "no datasets")
+    return 0
+
+
+def delete(args: argparse.Namespace) -> int:
+    with Client() as client:
+        (client.delete_model if args.kind == "models" else client.delete_dataset)(args.id)
+    print(f"{args.id} is deleted")
     return 0
 
 

@@ -14,11 +14,15 @@ from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
-from dianaq_service.database.tables import Base
-from dianaq_service.database.upgrade import upgrade
+from dianaq.errors import InvalidSpec
+from dianaq_service.database.migrations import migrate
 
 SQLITE_BUSY_SECONDS = 30
 """Writers queue up; every transaction of ours is short, so a longer wait means that something hangs."""
+
+
+DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql+psycopg")
+"""What is installed with the service and tested with it."""
 
 
 class Database:
@@ -29,6 +33,7 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
+        _check_driver(url)
         self.sqlite = make_url(url).get_backend_name() == "sqlite"
         if self.sqlite:
             options: dict[str, Any] = {"connect_args": {"timeout": SQLITE_BUSY_SECONDS}}
@@ -44,12 +49,15 @@ class Database:
         self._turn: AbstractContextManager[object] = Lock() if self.sqlite else nullcontext()
 
     def create_tables(self) -> None:
-        """Create what is missing, and upgrade what older versions made. Several processes may do so at once."""
+        """Bring the tables to the present form. Several processes may do so at once.
+
+        Raises:
+            InvalidSpec: a newer program has changed this database.
+        """
         with self._writer.begin() as connection:
             if not self.sqlite:
                 _advisory_lock(connection, "schema")
-            Base.metadata.create_all(connection)
-            upgrade(connection)
+            migrate(connection)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -73,6 +81,17 @@ class Database:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+def _check_driver(url: str) -> None:
+    """Refuse a URL of another database. Only its first part is repeated: the rest may hold a password."""
+    driver, colon, _ = url.partition("://")
+    if driver not in DRIVERS:
+        raise InvalidSpec(
+            "DIANAQ_DATABASE_URL takes sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME, "
+            f"got {driver + '://...' if colon else 'something that is no URL'!r}",
+            param="DIANAQ_DATABASE_URL",
+        )
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:

@@ -35,4 +35,4 @@ def get_dataset(services: ServicesDep, owner: Owner, dataset_id: str) -> Dataset
 @router.delete("/{dataset_id}", status_code=204)
 def delete_dataset(services: ServicesDep, owner: Owner, dataset_id: str) -> None:
     """Remove a dataset that no unfinished job needs."""
-    service.delete(services, DATASETS, owner, dataset_id)
+    service.remove(services.database, services.storage, DATASETS, owner, dataset_id)

@@ -46,6 +46,12 @@ def cancel_job(services: ServicesDep, owner: Owner, job_id: str, once: OnceDep) 
     return service.cancel(services, owner, job_id, once)
 
 
+@router.delete("/v1/jobs/{job_id}", status_code=204)
+def delete_job(services: ServicesDep, owner: Owner, job_id: str) -> None:
+    """Remove a job that has ended, with its events, artifacts and logs."""
+    service.delete(services, owner, job_id)
+
+
 @router.get("/v1/schemas/job-spec")
 def job_spec_schema() -> dict[str, Any]:
     """JSON Schema of what `POST /v1/jobs` takes."""

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from dianaq.errors import Conflict, InvalidSpec, NotFound
-from dianaq.events import LogBody, State
+from dianaq.events import TERMINAL_STATES, LogBody, State
 from dianaq.inspection.fit import check_fit
 from dianaq.resources import DatasetInfo, Job, Model, Page
 from dianaq.spec import JobSpec, ZooModel
@@ -17,9 +17,11 @@ from dianaq_service.database.tables import now
 from dianaq_service.events.repository import append
 from dianaq_service.idempotency import Once
 from dianaq_service.ids import new_id
-from dianaq_service.jobs import families
+from dianaq_service.jobs import families, kinds
 from dianaq_service.jobs.start import check_start
 from dianaq_service.jobs.states import is_in, move
+from dianaq_service.retention.expiry import artifacts_expire
+from dianaq_service.retention.removal import remove_files, remove_rows, successor
 from dianaq_service.web.pages import newest_first
 from dianaq_service.web.services import Services
 
@@ -30,7 +32,7 @@ def create(services: Services, owner: str, spec: JobSpec, once: Once) -> Job:
     """Check a job, queue it, and tell the workers, unless it waits for another job; raises as `add`."""
     with services.database.write() as session:
         row = add(session, owner, spec, new_id("job"))
-        job = resource(row)
+        job = resource(services, row)
         once.keep(session, job)
     if row.waits_for is None:
         services.outbox.put(row.id)
@@ -75,7 +77,7 @@ def listing(services: Services, owner: str, cursor: str | None, limit: int, stat
         query = query.where(JobRow.state == state)
     with services.database.read() as session:
         rows, following = newest_first(session, query, JobRow.id, cursor, limit)
-    return Page(items=[resource(row) for row in rows], next=following)
+    return Page(items=[resource(services, row) for row in rows], next=following)
 
 
 def get(services: Services, owner: str, job_id: str) -> Job:
@@ -85,7 +87,8 @@ def get(services: Services, owner: str, job_id: str) -> Job:
         NotFound: the owner has no such job.
     """
     with services.database.read() as session:
-        return resource(find(session, owner, job_id))
+        row = find(session, owner, job_id)
+        return resource(services, row).model_copy(update={"note": kinds.note(services.settings, row)})
 
 
 def cancel(services: Services, owner: str, job_id: str, once: Once) -> Job:
@@ -104,7 +107,7 @@ def cancel(services: Services, owner: str, job_id: str, once: Once) -> Job:
             if row.state not in ("cancelling", "cancelled"):
                 raise Conflict(f"job {job_id} has already {row.state} and cannot be cancelled")
         session.expire_all()
-        job = resource(find(session, owner, job_id))
+        job = resource(services, find(session, owner, job_id))
         once.keep(session, job)
     settle(services)
     return job
@@ -124,6 +127,24 @@ def settle(services: Services) -> None:
         services.outbox.put(job_id)
 
 
+def delete(services: Services, owner: str, job_id: str) -> None:
+    """Remove a job with all that belongs to it: events, artifacts, logs.
+
+    Raises:
+        NotFound: the owner has no such job.
+        Conflict: it has not ended, or a job that has not ended starts from its checkpoint.
+    """
+    with services.database.write() as session:
+        row = find(session, owner, job_id)
+        session.refresh(row, with_for_update=True)
+        if row.state not in TERMINAL_STATES:
+            raise Conflict(f"job {job_id} is {row.state}; cancel it, and delete it once it has ended")
+        if (needed_by := successor(session, job_id)) is not None:
+            raise Conflict(f"job {job_id} is needed by job {needed_by}, which starts from its checkpoint")
+        remove_rows(session, row)
+    remove_files(services.storage, job_id)
+
+
 def find(session: Session, owner: str, job_id: str) -> JobRow:
     """The row of one of the owner's jobs.
 
@@ -136,9 +157,10 @@ def find(session: Session, owner: str, job_id: str) -> JobRow:
     return row
 
 
-def resource(row: JobRow) -> Job:
+def resource(services: Services, row: JobRow) -> Job:
     """A job as the API shows it."""
-    return Job.model_validate(row, from_attributes=True)
+    expires = artifacts_expire(row, services.settings.retention_days_artifacts)
+    return Job.model_validate(row, from_attributes=True).model_copy(update={"expires": expires})
 
 
 def _model(session: Session, owner: str, spec: JobSpec) -> ModelRow | None:

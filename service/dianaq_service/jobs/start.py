@@ -99,6 +99,8 @@ def _parent(session: Session, owner: str, start: tuple[str, Iteration], *, lock:
 
 def _check_left(session: Session, parent: JobRow, iteration: Iteration) -> None:
     if artifacts.find(session, parent.id, checkpoint_of(iteration)) is None:
+        if parent.expired is not None:
+            raise Conflict(f"the checkpoints of job {parent.id} have expired; run it again", param="start_from")
         raise Conflict(
             f"job {parent.id} left no {checkpoint_of(iteration)}, as jobs of older versions; run it again, or start "
             "from the beginning",

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from dianaq.errors import Problem
 from dianaq.events import TERMINAL_STATES, State, StateBody
+from dianaq_service.counters import count
 from dianaq_service.database import JobRow
 from dianaq_service.database.tables import now
 from dianaq_service.events.repository import append
@@ -44,7 +45,10 @@ def move(
         values |= {"lease_owner": None, "lease_expires": None, "stage": None, "sent": None}
     if error is not None:
         values["error"] = error.model_dump()
-    return append(session, job_id, StateBody(state=to, error=error), *where, state=to, **values)
+    attempt = append(session, job_id, StateBody(state=to, error=error), *where, state=to, **values)
+    if attempt is not None:
+        count(session, "moves", to)
+    return attempt
 
 
 def is_in(*states: State) -> ColumnElement[bool]:

@@ -18,11 +18,11 @@ def main() -> int:
     owner = parser.parse_args().owner
     try:
         settings = Settings.from_env({**os.environ, "DIANAQ_OWNER": owner})
+        database = Database(settings.database)
+        database.create_tables()
     except DianaqError as error:
         print(f"dianaq: {error.detail}", file=sys.stderr)
         return 2
-    database = Database(settings.database)
-    database.create_tables()
     key = make_key()
     with database.write() as session:
         add(session, owner, key)

@@ -35,4 +35,4 @@ def get_model(services: ServicesDep, owner: Owner, model_id: str) -> Model:
 @router.delete("/{model_id}", status_code=204)
 def delete_model(services: ServicesDep, owner: Owner, model_id: str) -> None:
     """Remove a model that no unfinished job needs."""
-    service.delete(services, MODELS, owner, model_id)
+    service.remove(services.database, services.storage, MODELS, owner, model_id)

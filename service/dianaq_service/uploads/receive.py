@@ -14,6 +14,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from dianaq.errors import InvalidRequest, TooLarge
+from dianaq_service import disk
 
 BUFFER = 1024 * 1024
 """Bytes gathered before a thread writes and hashes them; the event loop never waits for the disk."""
@@ -30,17 +31,20 @@ class Received:
 
 
 @asynccontextmanager
-async def receive(request: Request, folder: Path, limit: int) -> AsyncIterator[Received]:
+async def receive(request: Request, folder: Path, limit: int, floor: int) -> AsyncIterator[Received]:
     """The body as a file in `folder`, gone when the block ends unless it was moved.
 
     Raises:
         TooLarge: more than `limit` bytes are announced or arrive.
+        InsufficientStorage: it would leave less than `floor` bytes on the disk.
         InvalidRequest: there is no body.
         ClientDisconnect: the client left before the end, or fell silent.
     """
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > limit:
+    header = request.headers.get("content-length", "")
+    announced = int(header) if header.isdecimal() else 0
+    if announced > limit:
         raise _too_large(limit)
+    disk.check_upload(folder, floor, announced)
     path = folder / secrets.token_hex(16)
     try:
         yield await _stream(request, path, limit)

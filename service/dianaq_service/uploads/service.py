@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
@@ -14,10 +15,13 @@ from starlette.requests import ClientDisconnect
 
 from dianaq.errors import Conflict, DianaqError, InvalidDataset, InvalidModel, NotFound
 from dianaq.resources import Dataset, DatasetInfo, Model, ModelInfo, Page, WeightsInfo
-from dianaq_service.database import DatasetRow, JobRow, ModelRow
+from dianaq_service.counters import count
+from dianaq_service.database import Database, DatasetRow, JobRow, ModelRow
 from dianaq_service.idempotency import Once
 from dianaq_service.ids import new_id
 from dianaq_service.jobs.states import is_in
+from dianaq_service.retention.expiry import uploads_expire
+from dianaq_service.storage import Storage
 from dianaq_service.uploads.receive import Received, receive
 from dianaq_service.web.pages import newest_first
 from dianaq_service.web.services import Services
@@ -48,12 +52,12 @@ async def upload(services: Services, kind: Kind[R], owner: str, name: str, reque
     """Receive a file, have it looked into, and keep it, once. A refused one leaves nothing.
 
     Raises:
-        TooLarge, InvalidRequest: see `receive`.
+        TooLarge, InvalidRequest, InsufficientStorage: see `receive`.
         InvalidModel, InvalidDataset: the file cannot be used.
         Replay, KeyReused: see `Once.check`.
     """
-    limit = services.settings.max_upload_bytes
-    async with receive(request, services.storage.incoming, limit) as received:
+    limit, floor = services.settings.max_upload_bytes, services.settings.min_free_bytes
+    async with receive(request, services.storage.incoming, limit, floor) as received:
         await asyncio.to_thread(once.check, received.sha256)
         found = await services.inspector.inspect(kind.name, received.path, kind.refusal)
         info = kind.info.validate_python(found)
@@ -81,7 +85,8 @@ def _keep(
             )
             session.add(row)
             session.flush()
-            resource = _resource(kind, row)
+            count(session, "upload_bytes", kind.name, by=received.size)
+            resource = _resources(services, session, kind, [row])[0]
             once.keep(session, resource)
             if not blob.exists():
                 blob.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +104,7 @@ def listing(services: Services, kind: Kind[R], owner: str, cursor: str | None, l
     with services.database.read() as session:
         query = select(kind.table).where(kind.table.owner == owner)
         rows, following = newest_first(session, query, kind.table.id, cursor, limit)
-    return Page(items=[_resource(kind, row) for row in rows], next=following)
+        return Page(items=_resources(services, session, kind, rows), next=following)
 
 
 def get(services: Services, kind: Kind[R], owner: str, upload_id: str) -> R:
@@ -109,29 +114,34 @@ def get(services: Services, kind: Kind[R], owner: str, upload_id: str) -> R:
         NotFound: the owner has no such upload.
     """
     with services.database.read() as session:
-        return _resource(kind, _find(session, kind, owner, upload_id))
+        return _resources(services, session, kind, [_find(session, kind, owner, upload_id)])[0]
 
 
-def delete(services: Services, kind: Kind[R], owner: str, upload_id: str) -> None:
-    """Remove an upload, and its blob when no other upload of the owner has the same content.
+def remove(database: Database, storage: Storage, kind: Kind[R], owner: str, upload_id: str) -> None:
+    """Remove an upload, and then its blob when no other upload of the owner has the same content.
 
     Raises:
         NotFound: the owner has no such upload.
         Conflict: a job that has not ended needs it.
     """
-    with services.database.write() as session:
+    with database.write() as session:
         row = _find(session, kind, owner, upload_id, lock=True)
         unfinished = is_in("queued", "running", "cancelling")
         job = session.scalar(select(JobRow.id).where(kind.used_by == upload_id, unfinished).limit(1))
         if job is not None:
             raise Conflict(f"{kind.name} {upload_id} is in use by job {job}", param=f"{kind.name}_id")
-        services.database.serialise(session, f"blob {owner} {row.sha256}")
         session.delete(row)
-        session.flush()
-        if not _is_referenced(session, owner, row.sha256):
-            # Inside the transaction, so that no upload of the same content can come in between. Should the
-            # commit fail, the row stays without its blob, and a new upload of the content restores it.
-            services.storage.blob(owner, row.sha256).unlink(missing_ok=True)
+    drop_blob(database, storage, owner, row.sha256)
+
+
+def drop_blob(database: Database, storage: Storage, owner: str, sha256: str) -> bool:
+    """Remove a blob if no row refers to it. No upload of the same content comes in between."""
+    with database.write() as session:
+        database.serialise(session, f"blob {owner} {sha256}")
+        if _is_referenced(session, owner, sha256):
+            return False
+        storage.blob(owner, sha256).unlink(missing_ok=True)
+        return True
 
 
 def _find(session: Session, kind: Kind[R], owner: str, upload_id: str, *, lock: bool = False) -> ModelRow | DatasetRow:
@@ -149,5 +159,9 @@ def _is_referenced(session: Session, owner: str, sha256: str) -> bool:
     )
 
 
-def _resource(kind: Kind[R], row: ModelRow | DatasetRow) -> R:
-    return kind.resource.model_validate(row, from_attributes=True)
+def _resources(services: Services, session: Session, kind: Kind[R], rows: Sequence[ModelRow | DatasetRow]) -> list[R]:
+    expires = uploads_expire(session, rows, kind.used_by, services.settings.retention_days_uploads)
+    return [
+        kind.resource.model_validate(row, from_attributes=True).model_copy(update={"expires": expires[row.id]})
+        for row in rows
+    ]

@@ -9,8 +9,18 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from dianaq.errors import DianaqError, InvalidRequest, InvalidSpec, KeyInUse, NotFound, Problem, Unauthorised
+from dianaq.errors import (
+    DianaqError,
+    InsufficientStorage,
+    InvalidRequest,
+    InvalidSpec,
+    KeyInUse,
+    NotFound,
+    Problem,
+    Unauthorised,
+)
 from dianaq.spec import field_path
+from dianaq_service import disk
 from dianaq_service.idempotency import REPLAYED_HEADER, Replay
 
 MEDIA_TYPE = "application/problem+json"
@@ -47,6 +57,10 @@ def problem_of(error: Exception) -> Problem:
         return _invalid(error).problem()
     if isinstance(error, HTTPException):
         return _http(error)
+    if disk.is_full(error):
+        return InsufficientStorage(
+            "the service's disk is full, and nothing was changed; try again once its operator has made room"
+        ).problem()
     return Problem(
         type=DianaqError.slug,
         title=DianaqError.title,

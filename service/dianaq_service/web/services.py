@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import Future
 from dataclasses import dataclass, field
 from threading import Event
 
@@ -22,6 +23,8 @@ class Services:
     outbox: Outbox
     inspector: Inspector
     feed: Feed
-    stopping: Event
+    checks: dict[str, Future[object]] = field(default_factory=dict)
+    """The last check of each part, which may still run (`dianaq_service.web.ready`)."""
+    stopping: Event = field(default_factory=Event)
     """Set when the server is asked to stop, so that streams end by themselves."""
     in_flight: InFlight = field(default_factory=InFlight)

@@ -6,35 +6,46 @@ Exit codes tell the supervisor nothing: it looks at the job's row. They are for 
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+import time
 import traceback
 
 from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
 
-from dianaq.errors import DianaqError, JobCancelled, Problem
+from dianaq.errors import DianaqError, DiskFull, JobCancelled, Problem
 from dianaq.events import LogBody
 from dianaq.spec import JobSpec
+from dianaq_service import disk
 from dianaq_service.artifacts.repository import scan
 from dianaq_service.database import Database, DatasetRow, JobRow, ModelRow
 from dianaq_service.jobs.start import checkpoint_file
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
+from dianaq_worker import limits
 from dianaq_worker.child.recorder import Overtaken, Recorder
 from dianaq_worker.leases import held
 
 LOG_LINES = 20
 """How much of a traceback goes into the job's events; all of it is in the attempt's log."""
 
+ROOM_SECONDS = 1.0
+"""Between two tries to write down that the disk is full. Cancelling the job, or a lost lease, ends them."""
+
 _log = logging.getLogger(__name__)
 
 
 def main(job_id: str, attempt: int) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Python ignores it. A library that fails to write would say so in words of its own, or not at all.
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     settings = Settings.from_env()
     database = Database(settings.database)
     storage = Storage(settings.data_dir)
     recorder = Recorder(database, job_id, attempt)
     try:
+        disk.check_job(storage.root, settings.min_free_bytes)
         run(database, storage, recorder, job_id, attempt)
     except JobCancelled:
         recorder.cancel()
@@ -42,12 +53,21 @@ def main(job_id: str, attempt: int) -> int:
         _log.warning("attempt %d of job %s was overtaken, and ends", attempt, job_id)
         return 3
     except DianaqError as error:
+        if disk.is_full(error) and not isinstance(error, DiskFull):
+            return _report_full(recorder, storage, job_id, attempt, error)
         _log.error("job %s failed: %s", job_id, error.detail)
         recorder.fail(error.problem())
         return 1
     except Exception as error:
+        if disk.is_full(error):
+            return _report_full(recorder, storage, job_id, attempt, error)
+        limits.make_room()
         traceback.print_exc()
-        return _report(recorder, error)
+        exceeded = limits.of_exception(error, settings)
+        if exceeded is None:
+            return _report(recorder, error)
+        recorder.fail(exceeded.problem())
+        return 1
     finally:
         database.close()
     return 0
@@ -93,6 +113,30 @@ def run(database: Database, storage: Storage, recorder: Recorder, job_id: str, a
     bundle.rename(target)
     if not recorder.succeed(files):
         storage.discard_attempt(job_id, attempt)
+
+
+def _report_full(recorder: Recorder, storage: Storage, job_id: str, attempt: int, error: Exception) -> int:
+    """Report that the disk is full, which the database and the log may be on: so what the attempt made goes first.
+
+    Should that not be enough, somebody else has filled the disk, and room is waited for.
+    """
+    full = DiskFull(
+        f"a write to {disk.path_of(error) or storage.root} found the disk full: {disk.describe(storage.root)}; remove "
+        "what is not needed any more, and submit the job again",
+        param=disk.path_of(error) or str(storage.root),
+    )
+    storage.discard_attempt(job_id, attempt)
+    storage.discard_snapshots(job_id)
+    _log.error("job %s failed: %s", job_id, full.detail)
+    while True:
+        try:
+            recorder.fail(full.problem())
+        except DBAPIError as again:
+            if not disk.is_full(again):
+                raise
+            time.sleep(ROOM_SECONDS)
+        else:
+            return 1
 
 
 def _report(recorder: Recorder, error: Exception) -> int:

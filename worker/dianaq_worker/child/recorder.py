@@ -6,11 +6,13 @@ from time import monotonic
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from dianaq.errors import Problem
 from dianaq.events import EventBody, MetricsBody, ProgressBody, StageBody
 from dianaq.resources import Artifact
 from dianaq_service.artifacts import repository as artifacts
+from dianaq_service.counters import observe
 from dianaq_service.database import Database, JobRow
 from dianaq_service.events.repository import append
 from dianaq_service.jobs.states import is_in, move
@@ -36,6 +38,7 @@ class Recorder:
         self._metrics: dict[str, dict[str, float]] = {}
         self._progress: tuple[str, str] | None = None
         self._progress_time = 0.0
+        self._counted: tuple[str, str, int, float] | None = None
         self._cancelled = False
         self._looked = 0.0
 
@@ -56,6 +59,10 @@ class Recorder:
         with self._database.write() as session:
             if append(session, self._job_id, body, held(self._attempt), **values) is None:
                 raise Overtaken
+            if isinstance(body, StageBody) and body.seconds is not None:
+                observe(session, "stage_seconds", body.stage, body.seconds)
+            if isinstance(body, ProgressBody):
+                self._count_steps(session, body)
 
     def should_stop(self) -> bool:
         """Whether the job was cancelled, as of at most `LOOK_SECONDS` ago.
@@ -92,6 +99,13 @@ class Recorder:
         """End the job as cancelled."""
         with self._database.write() as session:
             end_cancelled(session, self._job_id, self._attempt)
+
+    def _count_steps(self, session: Session, body: ProgressBody) -> None:
+        """Count the steps since the progress event before, with their mean time."""
+        before, self._counted = self._counted, (body.stage, body.label, body.step, monotonic())
+        if before is not None and before[:2] == (body.stage, body.label) and body.step > before[2]:
+            steps = body.step - before[2]
+            observe(session, "step_seconds", body.stage, (self._counted[3] - before[3]) / steps, steps)
 
     def _is_due(self, body: ProgressBody) -> bool:
         label = (body.stage, body.label)
