@@ -11,6 +11,8 @@
     ├── JobCancelled                the job was cancelled while it ran
     ├── JobFailed                   a job that was waited for ended in `failed`
     ├── ParentFailed                the job that it starts from failed or was cancelled
+    ├── DeadlineExceeded            the job ran for longer than its deadline allows
+    ├── LimitExceeded               the job's process went beyond a limit that the operator set
     ├── WorkerLost                  every attempt of the job died without a word
     ├── DiskFull                    the job filled the worker's disk, or found it full
     ├── ServiceError                the service answered with an error of its own
@@ -132,6 +134,16 @@ class ParentFailed(DianaqError):
     """A job that waited for the one it starts from, which left nothing to start from."""
 
     slug, title, status = "parent-failed", "The job to start from did not succeed", 409
+
+
+class DeadlineExceeded(DianaqError):
+    slug, title, status = "deadline-exceeded", "The job ran for longer than its deadline", 422
+
+
+class LimitExceeded(DianaqError):
+    """The job's process needed more than the worker gives to one. `param` is the variable that sets the limit."""
+
+    slug, title, status = "limit-exceeded", "The job went beyond a limit of its worker", 507
 
 
 class WorkerLost(DianaqError):

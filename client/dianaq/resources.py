@@ -115,6 +115,8 @@ class Job(_Resource):
     point: dict[str, Any] | None = None
     expires: datetime | None = None
     """When the service removes its artifacts, or removed them."""
+    note: str | None = None
+    """Of a job that is asked for by its id: why it is queued, where no worker is there that would take it."""
 
 
 class Artifact(_Resource):

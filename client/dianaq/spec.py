@@ -150,6 +150,19 @@ NetworkSource = Annotated[
 ]
 
 
+Device = Literal["any", "cpu", "gpu"]
+"""What a job wants to be trained on; `any` takes whichever is free first."""
+
+Priority = Literal["low", "normal", "high"]
+
+MAX_DEADLINE_HOURS = 24.0 * 365
+"""A job that may run for a year has no deadline."""
+
+SCHEDULING = frozenset({"device", "priority", "deadline_hours"})
+"""Fields that say where and when a job runs. The same device gives the same result, whatever they are, so neither
+bundles nor reports nor snapshots record them."""
+
+
 class JobSpec(StrictModel):
     """A whole job. Uploads are named by their ids (by file paths for the standalone command)."""
 
@@ -174,6 +187,13 @@ class JobSpec(StrictModel):
     """`<job id>/<iteration>`: start with the network that this iteration of another job left, and go on with the
     iteration after it; where that job is still queued or running, this one waits for it. For the standalone command the
     job is named by the folder of its bundle."""
+    device: Device = "any"
+    """Kind of the worker that takes the job. The standalone command takes what `DIANAQ_DEVICE` names instead."""
+    priority: Priority = "normal"
+    """Which of the waiting jobs a free worker takes first; those that have waited long count as more urgent."""
+    deadline_hours: Annotated[float, Field(gt=0, le=MAX_DEADLINE_HOURS)] | None = None
+    """How long the job may run, over all of its attempts; the time that it waits for a worker, before it starts or
+    between two attempts, does not count. A job that takes longer fails."""
 
     @field_validator("start_from")
     @classmethod
@@ -206,6 +226,10 @@ class JobSpec(StrictModel):
                 "name an uploaded weights file, or set recipe.float.epochs to 1 or more"
             )
         return self
+
+    def recorded(self) -> dict[str, Any]:
+        """The specification as plain data, without what its result does not follow from (`SCHEDULING`)."""
+        return self.model_dump(mode="json", by_alias=True, exclude=set(SCHEDULING))
 
     @property
     def upload(self) -> str | None:

@@ -1,31 +1,41 @@
-"""The broker, as the service sees it: somewhere to put job ids.
+"""The broker, as the service sees it: a queue of job ids for each kind of worker, and one for both.
 
-A message is only a hint that a job may be claimed. It is sent after the job's row is committed; a lost or
-doubled one does no harm, because the row decides (`dianaq_worker.leases`) and workers look for jobs whose
-message is missing (`dianaq_worker.sweeper`).
+A message is only a hint that a job waits: whoever gets it takes the best job that waits for its kind of worker,
+which need not be this one (`dianaq_worker.choice`). So neither the order of messages nor a doubled one matters. It
+is sent after the job's row is committed, and workers look for jobs whose message is missing (`dianaq_worker.sweeper`).
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Literal, cast
 
 from celery import Celery
 from kombu.exceptions import OperationalError
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.exc import DBAPIError
 
+from dianaq.spec import Device
 from dianaq_service.database import Database, JobRow
 from dianaq_service.database.tables import now
 from dianaq_service.disk import is_full
 
+Kind = Literal["cpu", "gpu"]
+"""Of a worker."""
+
 TASK = "dianaq.run_job"
-QUEUE = "dianaq"
+QUEUES: dict[Device, str] = {"any": "dianaq.any", "cpu": "dianaq.cpu", "gpu": "dianaq.gpu"}
+"""By what the jobs of a queue want to be trained on."""
 
 SEND_SECONDS = 2.0
 """A submission waits this long for a broker that does not answer, and then leaves the job to the sweeper."""
 
 _log = logging.getLogger(__name__)
+
+
+def taken_by(kind: Kind) -> tuple[Device, ...]:
+    """The jobs that a worker of this kind takes, by what they want to be trained on."""
+    return ("any", kind)
 
 
 def make_celery(broker_url: str) -> Celery:
@@ -34,7 +44,7 @@ def make_celery(broker_url: str) -> Celery:
     app.conf.update(
         accept_content=["json"],
         task_serializer="json",
-        task_default_queue=QUEUE,
+        task_default_queue=QUEUES["any"],
         task_ignore_result=True,
         # The row, not the broker, owns the job: see dianaq_worker.leases.
         task_acks_late=False,
@@ -70,8 +80,10 @@ class JobQueue:
 
     def send(self, job_id: str) -> bool:
         """Tell some worker about a job; False when the broker cannot be reached."""
+        with self._database.read() as session:
+            device = session.scalar(select(JobRow.device).where(JobRow.id == job_id))
         try:
-            self._app.send_task(TASK, args=[job_id], retry=False)
+            self._app.send_task(TASK, args=[job_id], queue=QUEUES[cast("Device", device or "any")], retry=False)
         except (OperationalError, OSError) as error:
             _log.warning("job %s was not sent, the broker cannot be reached: %s", job_id, error)
             return False
@@ -85,15 +97,18 @@ class JobQueue:
             _log.warning("job %s was sent, which could not be noted: %s", job_id, error)
         return True
 
-    def waiting(self) -> int:
-        """Number of messages that no worker has taken yet.
+    def waiting(self) -> dict[Device, int]:
+        """Number of messages that no worker has taken yet, by queue.
 
         Raises:
             OperationalError: the broker cannot be reached.
         """
         with self._app.connection_for_write() as connection:
             channel: Any = connection.default_channel
-            return int(channel.queue_declare(QUEUE, durable=True).message_count)
+            return {
+                device: int(channel.queue_declare(queue, durable=True).message_count)
+                for device, queue in QUEUES.items()
+            }
 
     def close(self) -> None:
         self._app.close()

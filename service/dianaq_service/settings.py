@@ -57,6 +57,31 @@ class Settings:
     """How long a cancelled job may take to notice by itself."""
     stop_grace_seconds: float = 5.0
     """Time between TERM and KILL."""
+    priority_seconds: float = 3600.0
+    """A job that has waited for so long counts as one priority higher, so that no flood of more urgent ones, and nobody
+    who calls all of their jobs urgent, keeps it waiting for ever. An hour is long beside a job in a hurry, and short
+    beside a night of jobs."""
+
+    gpus: str = "auto"
+    """Which GPUs a worker serves, with one supervisor each: `auto` those that `nvidia-smi` lists, `none`, or their
+    numbers or UUIDs with commas between."""
+    cpu_workers: int = 0
+    """Supervisors without a GPU beside those with one; a machine without GPUs has one in any case. On machines with
+    GPUs there are none by default, as one would take jobs for any device, and train for many times as long."""
+
+    child_memory_bytes: int = 0
+    """Memory of a job's process. 0: what the machine has, in any case 16 GiB. On CPU workers it limits the address
+    space; CUDA reserves more of that than there is memory, so on GPU workers it takes a `cgroup`."""
+    child_cpu_seconds: int = 60 * 24 * 3600
+    """Processor time of an attempt, over all threads: what 16 cores do in almost four days, which is for runaways.
+    `deadline_hours` of a job is the limit to plan with."""
+    child_file_bytes: int = 16 * 1024**3
+    """Size of each file that a job's process writes: eight times the largest upload."""
+    child_open_files: int = 4096
+    """A job opens tens of files; a leak ends here and not at the machine's limit."""
+    cgroup: str = ""
+    """Folder of a cgroup (version 2) that the worker may make groups in, with the memory controller enabled for
+    them: each attempt then has one of its own, with `child_memory_bytes` as `memory.max`."""
 
     retention_days_artifacts: float = 90.0
     """The artifacts of a job go so long after its end; the job, its figures and events stay. Here and below, 0 keeps

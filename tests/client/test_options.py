@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dianaq.cli.options import add_job_options, job_spec
+from dianaq.cli.options import add_job_options, add_scheduling_options, job_spec
 from dianaq.errors import InvalidSpec
 from dianaq.recipe import Recipe
 from dianaq.spec import JobSpec, NetworkInterface, ZooModel
@@ -170,3 +170,17 @@ def test_refuses_an_unknown_architecture(capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit):
         parse("--zoo", "vgg")
     assert "'cifarnet'" in capsys.readouterr().err
+
+
+def test_scheduling_is_the_services_alone(recipe: Path) -> None:
+    parser = argparse.ArgumentParser()
+    add_job_options(parser)
+    add_scheduling_options(parser)
+    recipe.write_text("{task: classification, device: gpu, priority: low}")
+    args = parser.parse_args(["--recipe", str(recipe), "--priority", "high", "--deadline-hours", "1.5"])
+    spec = job_spec(args, model="m", dataset="d")
+    assert (spec.device, spec.priority, spec.deadline_hours) == ("gpu", "high", 1.5)
+    with pytest.raises(InvalidSpec) as caught:
+        job_spec(parser.parse_args(["--deadline-hours", "0"]), model="m", dataset="d")
+    assert caught.value.param == "deadline_hours"
+    assert parse().device == "any"

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from dianaq.events import EventBody, LogBody
-from dianaq.spec import JobSpec
+from dianaq.spec import SCHEDULING, JobSpec
 from dianaq_quant import pipeline
 
 from .jobs import MIXED, TRAININGS, contents, write_files
@@ -46,6 +46,12 @@ def test_two_runs_give_the_same_bytes(folder: Path, first: dict[str, bytes]) -> 
     assert {"report.json", "report.html", "README.md", "manifest.json", "bundle.zip"} < set(first)
     assert {f"tensorboard/{name}/events.out.tfevents" for name in TRAININGS} < set(first)
     assert different(bundle(folder, "second")[0], first) == []
+
+
+def test_where_and_when_a_job_runs_changes_nothing(folder: Path, first: dict[str, bytes]) -> None:
+    scheduling = {"device": "cpu", "priority": "high", "deadline_hours": 1.5}
+    assert set(scheduling) == SCHEDULING
+    assert different(bundle(folder, "scheduled", **scheduling)[0], first) == []
 
 
 def test_another_process_gives_the_same_bytes(folder: Path, first: dict[str, bytes]) -> None:

@@ -157,6 +157,7 @@ def test_every_part_of_a_jobs_identity_tells_jobs_apart(folder: Path) -> None:
     spec, model, dataset = job(), folder / "model.onnx", folder / "data.npz"
     first = identity(spec, model, dataset, None, "cpu")
     assert first == identity(job(), model, dataset, None, "cpu")
+    assert first == identity(job(device="gpu", priority="low", deadline_hours=2), model, dataset, None, "cpu")
     dataset.write_bytes(dataset.read_bytes() + b"x")
     others = [
         identity(job(profile=True), model, dataset, None, "cpu"),

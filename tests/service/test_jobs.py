@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from databases import ON_BOTH
 
 from dianaq.errors import Problem
 from dianaq.resources import Job, Page
+from dianaq_service.jobs import kinds
 
 from .conftest import Api
 
@@ -20,7 +22,35 @@ def test_a_submitted_job_is_queued_even_without_a_broker(api: Api) -> None:
     assert (job.state, job.attempt, job.started) == ("queued", 0, None)
     assert job.spec.recipe.float_.epochs == 2
     assert api.row(job.id).sent is None
-    assert Job.model_validate(api.client.get(f"/v1/jobs/{job.id}").json()) == job
+    again = Job.model_validate(api.client.get(f"/v1/jobs/{job.id}").json())
+    assert again.model_copy(update={"note": None}) == job
+
+
+def test_a_job_says_when_no_worker_would_take_it(api: Api) -> None:
+    jobs = {device: api.submit(device=device)["id"] for device in ("any", "cpu", "gpu")}
+
+    def notes() -> dict[str, str | None]:
+        return {device: api.client.get(f"/v1/jobs/{job}").json()["note"] for device, job in jobs.items()}
+
+    assert notes() == {
+        "any": "waits for a worker, and none is running",
+        "cpu": "waits for a cpu worker, and none is running",
+        "gpu": "waits for a gpu worker, and none is running",
+    }
+    kinds.mark(api.services.settings, "cpu")
+    assert notes() == {"any": None, "cpu": None, "gpu": "waits for a gpu worker, and none is running"}
+    mark = api.services.settings.data_dir / "workers" / "kinds" / "cpu"
+    os.utime(mark, (0, 0))
+    assert notes()["any"] == "waits for a worker, and none is running"
+    api.put_in_state(jobs["gpu"], "running", attempt=1)
+    assert notes()["gpu"] is None
+
+
+def test_a_row_says_where_and_when_its_job_runs(api: Api) -> None:
+    row = api.row(api.submit()["id"])
+    assert (row.device, row.priority, row.ran_seconds) == ("any", 1, 0)
+    row = api.row(api.submit(device="gpu", priority="high")["id"])
+    assert (row.device, row.priority) == ("gpu", 2)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +60,9 @@ def test_a_submitted_job_is_queued_even_without_a_broker(api: Api) -> None:
         ({"dataset": "dat_none"}, "dataset"),
         ({"recipe": {"float": {"learning_rate": -1}}}, "recipe.float.learning_rate"),
         ({"recipe": {"preset": "magic"}}, "recipe.preset"),
+        ({"device": "tpu"}, "device"),
+        ({"priority": "urgent"}, "priority"),
+        ({"deadline_hours": 0}, "deadline_hours"),
         ({"recipe": {"epochs": 3}}, "recipe.epochs"),
         ({"mapping": {"layers": {"conv9": "digital"}}}, None),
     ],

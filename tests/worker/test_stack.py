@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -247,9 +246,7 @@ def test_a_job_is_handed_back_at_shutdown_and_finished_by_the_next_stack(
         key = stack.key
     assert all_gone(processes)
     assert len(processes) == 4
-    started = time.monotonic()
     with LocalStack(data, settings=FAST) as stack:
-        assert time.monotonic() - started < 3
         assert stack.key == key
         again = _service(stack)
         done = again.wait(job, "succeeded", "failed")

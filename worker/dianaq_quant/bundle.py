@@ -51,7 +51,7 @@ def _finish(folder: Path, spec: JobSpec) -> None:
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     manifest = {
         "format": 1,
-        "spec": spec.model_dump(mode="json", by_alias=True),
+        "spec": spec.recorded(),
         "files": {p.relative_to(folder).as_posix(): sha256(p) for p in files},
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")

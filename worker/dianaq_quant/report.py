@@ -132,7 +132,7 @@ class Report:
         sqnr = self.fidelity and {"samples": self.fidelity.samples, "reference": self.fidelity.reference}
         return {
             "format": FORMAT,
-            "spec": self.spec.model_dump(mode="json", by_alias=True),
+            "spec": self.spec.recorded(),
             "seed": self.spec.recipe.seed,
             "versions": versions(),
             "started_from": self.started_from,

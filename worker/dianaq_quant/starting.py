@@ -47,7 +47,7 @@ def identity(
     """All that a job's result follows from, as plain data; whoever differs in it may not go on from its snapshots."""
     files = {"model": model_path, "dataset": dataset_path, "start_from": start_from}
     return {
-        "spec": spec.model_dump(mode="json", by_alias=True),
+        "spec": spec.recorded(),
         "sha256": {name: None if path is None else sha256(path) for name, path in files.items()},
         "versions": versions(),
         "device": device,

@@ -1,27 +1,33 @@
-"""`python -m dianaq_worker`: the Celery process of one machine (one GPU).
+"""`python -m dianaq_worker`: the worker of one machine.
 
-It receives job ids and supervises child processes. Messages are acknowledged when they arrive, because the
-job's row, and not the broker, knows whether it is done.
+It serves every place of the machine (`places`), each by a Celery process that receives messages and supervises child
+processes. One place needs no further process; several have a crew of them, each started as `dianaq_worker KIND`.
+Messages are acknowledged when they arrive, because the job's row, and not the broker, knows whether it is done.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
+import signal
 import sys
 import threading
 import warnings
-from typing import Any
+from typing import Any, get_args
 
 from celery import Celery, signals
 from celery.platforms import SecurityWarning
 
 from dianaq.errors import DianaqError
 from dianaq_service.database import Database
-from dianaq_service.queue import TASK, JobQueue, make_celery
+from dianaq_service.jobs import kinds
+from dianaq_service.queue import QUEUES, TASK, JobQueue, Kind, make_celery, taken_by
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
 from dianaq_worker import alive
+from dianaq_worker.crew import Crew
+from dianaq_worker.places import find_places
 from dianaq_worker.supervisor import Supervisor
 from dianaq_worker.sweeper import Sweeper
 
@@ -31,33 +37,49 @@ SPARE_SECONDS = 5.0
 _log = logging.getLogger("dianaq_worker")
 
 
-def main() -> int:
+def main(kind: Kind | None = None) -> int:
+    """Serve all places of the machine, or the one of this kind that the environment shows."""
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     _log.setLevel(logging.INFO)
     try:
         settings = Settings.from_env()
+        places = find_places(settings, os.environ) if kind is None else []
         Storage(settings.data_dir).create()
         database = Database(settings.database)
         database.create_tables()
     except DianaqError as error:
         print(f"dianaq: {error.detail}", file=sys.stderr)
         return 2
-    return serve(settings, database)
+    if len(places) > 1:
+        database.close()
+        return Crew(places).run()
+    for place in places:
+        os.environ.update(place.env)
+        kind = place.kind
+    return serve(settings, database, kind or "cpu")
 
 
-def serve(settings: Settings, database: Database) -> int:
-    """Receive and run jobs until TERM or INT; gives the exit code."""
+def serve(settings: Settings, database: Database, kind: Kind) -> int:
+    """Receive and run jobs for a kind of worker until TERM or INT; gives the exit code."""
     app = make_celery(settings.broker_url)
     queue = JobQueue(settings.broker_url, database)
-    supervisor = Supervisor(settings, database, queue)
-    sweeper = Sweeper(settings, database, queue, lambda: alive.mark(settings))
+    supervisor = Supervisor(settings, database, queue, kind=kind)
+
+    def swept() -> None:
+        alive.mark(settings)
+        kinds.mark(settings, kind)
+
+    sweeper = Sweeper(settings, database, queue, swept)
     _register(app, supervisor)
 
     def on_ready(**_: Any) -> None:
+        # Celery takes a second Ctrl-C as leave to abandon the job. It is handed back in seconds, so both wait for that.
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, signal.getsignal(signal.SIGTERM))
         sweeper.start()
-        _log.info("ready")
+        _log.info("ready for jobs for %s", " or ".join(taken_by(kind)))
 
     def on_stop(**_: Any) -> None:
         # Called inside a signal handler: only flags and threads here.
@@ -73,6 +95,7 @@ def serve(settings: Settings, database: Database) -> int:
         # Threads: the consumer stays responsive to signals and to the broker while a job runs.
         pool_cls="threads",
         concurrency=1,
+        queues=[QUEUES[device] for device in taken_by(kind)],
         loglevel=logging.WARNING,
         without_gossip=True,
         without_mingle=True,
@@ -85,8 +108,8 @@ def serve(settings: Settings, database: Database) -> int:
 
 def _register(app: Celery, supervisor: Supervisor) -> None:
     @app.task(name=TASK)  # type: ignore[untyped-decorator]
-    def run_job(job_id: str) -> None:
-        supervisor.run(job_id)
+    def run_job(hint: str) -> None:
+        supervisor.run(hint)
 
 
 def _give_up_after(seconds: float) -> None:
@@ -97,4 +120,6 @@ def _give_up_after(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    arguments = argparse.ArgumentParser(prog="python -m dianaq_worker", description="Run the jobs of the service.")
+    arguments.add_argument("kind", nargs="?", choices=get_args(Kind), help="serve one place (default: find them all)")
+    sys.exit(main(arguments.parse_args().kind))

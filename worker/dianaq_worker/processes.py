@@ -19,12 +19,24 @@ _TETHER = str(Path(__file__).with_name("tether.py"))
 
 
 def spawn(
-    command: Sequence[str], *, env: Mapping[str, str], log: IO[bytes], pass_fds: Sequence[int] = ()
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    log: IO[bytes],
+    pass_fds: Sequence[int] = (),
+    limits: Mapping[str, tuple[int, int]] | None = None,
+    group: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a command in a session of its own; what it prints goes to `log`."""
+    """Start a command in a session of its own; what it prints goes to `log`.
+
+    Args:
+        limits: soft and hard ones, by the name that `resource` has for them.
+        group: folder of the cgroup that it runs in.
+    """
+    within = ",".join(f"{name}={soft}:{hard}" for name, (soft, hard) in (limits or {}).items())
     return subprocess.Popen(
         # -I -S: the tether needs nothing installed, and starts in a hundredth of a second.
-        [sys.executable, "-I", "-S", _TETHER, str(os.getpid()), *command],
+        [sys.executable, "-I", "-S", _TETHER, str(os.getpid()), within, str(group or ""), *command],
         env=dict(env),
         stdin=subprocess.DEVNULL,
         stdout=log,
@@ -51,10 +63,12 @@ def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> N
         os.killpg(process.pid, number)
 
 
-def describe_exit(code: int) -> str:
-    """How a process ended, in words."""
+def describe_exit(code: int, *, out_of_memory: bool = False) -> str:
+    """How a process ended, in words; `out_of_memory` if the kernel is known to have ended one for its memory."""
     if code >= 0:
         return f"exited with code {code}"
     name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
-    hint = " (perhaps the machine ran out of memory)" if -code == signal.SIGKILL else ""
+    hint = ""
+    if code == -signal.SIGKILL:
+        hint = " because memory ran out" if out_of_memory else " (perhaps the machine ran out of memory)"
     return f"was killed by {name}{hint}"

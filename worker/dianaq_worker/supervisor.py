@@ -1,5 +1,7 @@
 """Running one attempt of a job: claim it, start its child process, keep the lease, see the child to its end.
 
+A deadline is measured here, by a clock that nobody sets, and kept in the row for the next attempt.
+
 The child reports its own success or failure; the supervisor only speaks for a child that cannot. It never
 imports torch, so it stays small, and a crash in a native library takes the child alone.
 """
@@ -7,6 +9,7 @@ imports torch, so it stays small, and a crash in a native library takes the chil
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import subprocess
@@ -19,13 +22,16 @@ from time import monotonic
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from dianaq.errors import DeadlineExceeded, DianaqError
 from dianaq.events import TERMINAL_STATES
 from dianaq_service.database import Database, JobRow
 from dianaq_service.jobs.families import settle
-from dianaq_service.queue import JobQueue
+from dianaq_service.queue import JobQueue, Kind
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
-from dianaq_worker import leases, processes
+from dianaq_worker import leases, limits, processes
+from dianaq_worker.cgroup import MemoryGroup
+from dianaq_worker.choice import claim_best
 
 TICK_SECONDS = 0.1
 LOOK_SECONDS = 1.0
@@ -37,11 +43,17 @@ _log = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """Runs attempts one after the other until it is told to stop."""
+    """Runs attempts one after the other, of jobs for its kind of worker, until it is told to stop."""
 
     def __init__(
-        self, settings: Settings, database: Database, queue: JobQueue, child: Sequence[str] | None = None
+        self,
+        settings: Settings,
+        database: Database,
+        queue: JobQueue,
+        child: Sequence[str] | None = None,
+        kind: Kind = "cpu",
     ) -> None:
+        self._kind = kind
         self._settings = settings
         self._database = database
         self._queue = queue
@@ -56,82 +68,115 @@ class Supervisor:
         """End the running attempt, hand its job back, and take no other."""
         self._stopping.set()
 
-    def run(self, job_id: str) -> None:
-        """Run an attempt of the job, unless somebody else does."""
+    def run(self, hint: str) -> None:
+        """Run an attempt of the job whose turn it is.
+
+        Args:
+            hint: the job that a message told of. It may be another's turn, and this one's message is sent anew.
+        """
         if self._stopping.is_set():
             return
         settings = self._settings
-        attempt = leases.claim(self._database, job_id, self._owner, settings.lease_seconds, settings.max_losses)
-        if attempt is None:
-            _log.info("job %s is not free; its message is dropped", job_id)
+        claimed = claim_best(self._database, self._kind, self._owner, settings.lease_seconds, settings.priority_seconds)
+        if claimed is None:
+            _log.info("no job waits; the message of job %s is dropped", hint)
             return
+        job_id, attempt = claimed
         _log.info("job %s: attempt %d", job_id, attempt)
+        if hint != job_id and leases.waits(self._database, hint):
+            self._queue.send(hint)
         for earlier in range(1, attempt):
             self._storage.discard_attempt(job_id, earlier)
-        child = self._spawn(job_id, attempt)
+        group = MemoryGroup(settings.cgroup, f"{job_id}-{attempt}", limits.memory(settings))
+        child = self._spawn(job_id, attempt, group)
+        fault: DianaqError | None = None
         try:
-            self._watch(child, job_id, attempt)
-            self._cancel_in_row(job_id, attempt)
+            fault = self._watch(child, job_id, attempt)
+            self._end_in_row(job_id, attempt, fault)
         finally:
             processes.stop(child, settings.stop_grace_seconds)
-        self._conclude(child.returncode, job_id, attempt)
+        self._conclude(child.returncode, job_id, attempt, group, fault)
+        group.close()
 
-    def _spawn(self, job_id: str, attempt: int) -> subprocess.Popen[bytes]:
+    def _spawn(self, job_id: str, attempt: int, group: MemoryGroup) -> subprocess.Popen[bytes]:
         log = self._storage.log(job_id, attempt)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
-            command = [*self._child, job_id, str(attempt)]
-            return processes.spawn(command, env=self._environment, log=file)
+            return processes.spawn(
+                [*self._child, job_id, str(attempt)],
+                env=self._environment,
+                log=file,
+                limits=limits.limits(self._settings, self._kind),
+                group=group.own,
+            )
 
-    def _watch(self, child: subprocess.Popen[bytes], job_id: str, attempt: int) -> None:
-        """Returns when the child has exited, or must be stopped."""
+    def _watch(self, child: subprocess.Popen[bytes], job_id: str, attempt: int) -> DianaqError | None:
+        """Returns when the child has exited, or must be stopped; gives the error that the job is to fail with."""
         lease = self._settings.lease_seconds
         look_every = min(LOOK_SECONDS, lease / 4)
-        renewed = looked = monotonic()
+        hours, ran = self._deadline(job_id)
+        started = renewed = looked = monotonic()
         deadline: float | None = None
         while child.poll() is None and not self._stopping.is_set():
             self._stopping.wait(TICK_SECONDS)
             moment = monotonic()
             if deadline is not None and moment > deadline:
-                return
+                return None
+            if ran + moment - started > hours * 3600:
+                return DeadlineExceeded(
+                    f"the job has run for its deadline_hours, which are {hours:g}; give it more, or fewer epochs",
+                    param="deadline_hours",
+                )
             if moment - looked < look_every:
                 continue
             looked = moment
             try:
-                state = leases.renew(self._database, job_id, attempt, lease)
+                state = leases.renew(self._database, job_id, attempt, lease, moment - renewed)
             except SQLAlchemyError as error:
                 _log.warning("job %s: the lease could not be renewed: %s", job_id, error)
                 if moment - renewed > lease:
-                    return
+                    return None
                 continue
             renewed = moment
             if state is None:
                 if not self._ended_by(job_id, attempt):
                     _log.warning("job %s: attempt %d was overtaken", job_id, attempt)
-                    return
+                    return None
                 deadline = deadline or moment + FINISH_SECONDS
             elif state == "cancelling":
                 deadline = deadline or moment + self._settings.cancel_grace_seconds
+        return None
 
-    def _cancel_in_row(self, job_id: str, attempt: int) -> None:
-        """A job that is being cancelled is cancelled in its row before its process is ended."""
+    def _deadline(self, job_id: str) -> tuple[float, float]:
+        """How many hours the job may run, and how many seconds it has run before this attempt."""
+        with self._database.read() as session:
+            row = session.execute(select(JobRow.spec, JobRow.ran_seconds).where(JobRow.id == job_id)).one()
+        return row.spec.get("deadline_hours") or math.inf, row.ran_seconds
+
+    def _end_in_row(self, job_id: str, attempt: int, fault: DianaqError | None) -> None:
+        """A job that is being cancelled, or has reached its deadline, ends in its row before its process is ended."""
         try:
+            if fault is not None:
+                leases.fail(self._database, job_id, attempt, fault.problem())
             with self._database.write() as session:
                 leases.end_cancelled(session, job_id, attempt)
         except SQLAlchemyError as error:
             _log.warning("job %s: its end could not be recorded yet: %s", job_id, error)
 
     def _ended_by(self, job_id: str, attempt: int) -> bool:
+        ended = select(JobRow.attempt).where(JobRow.id == job_id, JobRow.state.in_(TERMINAL_STATES))
         with self._database.read() as session:
-            return session.scalar(select(JobRow.attempt).where(JobRow.id == job_id)) == attempt
+            return session.scalar(ended) == attempt
 
-    def _conclude(self, code: int, job_id: str, attempt: int) -> None:
+    def _conclude(self, code: int, job_id: str, attempt: int, group: MemoryGroup, fault: DianaqError | None) -> None:
         """Settle what the child left open; nothing if it has reported, or was overtaken."""
         try:
-            if self._stopping.is_set():
+            if self._stopping.is_set() and fault is None:
                 leases.hand_back(self._database, job_id, attempt)
+            elif fault := fault or self._limit(code, group):
+                leases.fail(self._database, job_id, attempt, fault.problem())
             else:
-                reason = processes.describe_exit(code)
+                reason = processes.describe_exit(code, out_of_memory=group.has_killed())
                 if leases.lose(self._database, job_id, attempt, reason, self._settings.max_losses):
                     self._queue.send(job_id)
             for waiting in settle(self._database):
@@ -140,6 +185,12 @@ class Supervisor:
         except SQLAlchemyError:
             # The lease runs out, and a sweeper finds the job.
             _log.exception("job %s: the end of attempt %d could not be recorded", job_id, attempt)
+
+    def _limit(self, code: int, group: MemoryGroup) -> DianaqError | None:
+        """The limit that the child's end is due to. Memory around it that ran out is no fault of this job's."""
+        if code != 0 and group.own is not None and group.has_killed():
+            return limits.of_memory(self._settings)
+        return limits.of_exit(code, self._settings)
 
     def _clean(self, job_id: str, attempt: int) -> None:
         with self._database.read() as session:

@@ -1,8 +1,8 @@
-"""Finding the jobs that no message leads to any more.
+"""Finding the jobs whose worker is gone, and those that no message leads to any more.
 
 Every worker sweeps; that several do is harmless, because a doubled message is. Jobs that were never sent go
-out at once. Those sent a while ago are sent again only when the broker holds no message at all: otherwise
-theirs may simply be waiting, and a long queue would fill the broker with copies.
+out at once. Those sent a while ago are sent again only when no message is left in the queue of their device:
+otherwise theirs may simply be waiting, and a long queue would fill the broker with copies.
 
 Jobs whose parent ended while nobody told them are freed or failed (`dianaq_service.jobs.families`).
 
@@ -26,6 +26,7 @@ from dianaq_service.queue import JobQueue
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
 from dianaq_worker import leases
+from dianaq_worker.overdue import Observer
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Sweeper(threading.Thread):
         self._queue = queue
         self._storage = Storage(settings.data_dir)
         self._swept = swept
+        self._observer = Observer(settings.lease_seconds)
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -59,13 +61,16 @@ class Sweeper(threading.Thread):
 
     def sweep(self, resend_seconds: float) -> None:
         """One round."""
-        leases.bury(self._database, self._settings.max_losses)
+        for lease in self._observer.overdue(leases.current(self._database)):
+            leases.end(self._database, lease, self._settings.max_losses)
         # What is freed is sent below, with all that was never sent.
         settle(self._database)
         self._discard_snapshots()
         unsent, sent_long_ago = leases.to_send(self._database, resend_seconds)
-        if sent_long_ago and self._queue.waiting() == 0:
-            unsent += sent_long_ago
+        if sent_long_ago:
+            left = self._queue.waiting()
+            for device, jobs in sent_long_ago.items():
+                unsent += jobs if left[device] == 0 else []
         for job_id in unsent:
             if not self._queue.send(job_id):
                 return

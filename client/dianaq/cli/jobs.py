@@ -94,6 +94,8 @@ def show(args: argparse.Namespace) -> int:
         rows.insert(2, ("start from", job.spec.start_from))
     if job.waits_for is not None and job.state == "queued":
         rows.insert(2, ("waits for", job.waits_for))
+    if job.note is not None:
+        rows.append(("note", job.note))
     rows += [(stage, figures(values)) for stage, values in job.metrics.items()]
     if job.error is not None:
         rows.append(("error", f"{job.error.title}: {job.error.detail}"))

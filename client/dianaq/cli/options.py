@@ -17,7 +17,7 @@ from dianaq.events import ITERATIONS
 from dianaq.inspection.formats import file_format
 from dianaq.inspection.interface import check_kind
 from dianaq.recipe import Preset, Recipe, merge
-from dianaq.spec import InputKind, JobSpec, OutputKind, TaskName, parse_spec
+from dianaq.spec import SCHEDULING, Device, InputKind, JobSpec, OutputKind, Priority, TaskName, parse_spec
 from dianaq.zoo import Architecture
 
 DEFAULT_PRESET: Preset = "ptq"
@@ -77,6 +77,14 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     zoo.add_argument("--input-shape", type=int, nargs="+", metavar="N", help="C H W, or the number of values")
     zoo.add_argument("--classes", type=int, metavar="N", help="outputs; none for the autoencoder")
     zoo.add_argument("--width", type=float, metavar="X", help="factor on the channels of every layer (default: 1)")
+
+
+def add_scheduling_options(parser: argparse.ArgumentParser) -> None:
+    """Add where and when a service runs the job; `job_spec` reads them where they are there."""
+    group = parser.add_argument_group("scheduling")
+    group.add_argument("--device", choices=get_args(Device), help="kind of worker that takes the job (default: any)")
+    group.add_argument("--priority", choices=get_args(Priority), help="among the jobs that wait (default: normal)")
+    group.add_argument("--deadline-hours", type=float, metavar="X", help="fail the job once it has run for so long")
 
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
@@ -193,7 +201,9 @@ def _from_options(args: argparse.Namespace) -> dict[str, Any]:
         "profile": args.profile,
         "start_from": args.start_from,
     }
-    return {name: part for name, part in parts.items() if part}
+    scheduling = {name: getattr(args, name, None) for name in sorted(SCHEDULING)}
+    given = {name: value for name, value in scheduling.items() if value is not None}
+    return given | {name: part for name, part in parts.items() if part}
 
 
 def _epochs(text: str) -> tuple[str, int]:

@@ -6,7 +6,13 @@ import argparse
 from pathlib import Path
 
 from dianaq._bundle import check_replaceable
-from dianaq.cli.options import add_job_options, add_model_argument, check_model_file, job_spec
+from dianaq.cli.options import (
+    add_job_options,
+    add_model_argument,
+    add_scheduling_options,
+    check_model_file,
+    job_spec,
+)
 from dianaq.cli.summary import summary
 from dianaq.cli.waiting import INTERRUPTED, wait
 from dianaq.client import Client
@@ -23,6 +29,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--name", help="what to call the model (default: its file's name)")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT whatever it holds")
     add_job_options(parser)
+    add_scheduling_options(parser)
     parser.set_defaults(run=run)
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import JSON, DateTime, Dialect, Index, String, text
+from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -26,6 +27,24 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         return None if value is None else value.replace(tzinfo=UTC)
+
+
+PRIORITIES = ("low", "normal", "high")
+"""By the number that a row has for each."""
+
+
+def _specified(context: DefaultExecutionContext) -> dict[str, Any]:
+    """The specification of the job whose row is being inserted."""
+    values: dict[str, Any] = context.get_current_parameters()  # type: ignore[no-untyped-call]
+    return dict(values["spec"])
+
+
+def _device(context: DefaultExecutionContext) -> str:
+    return str(_specified(context).get("device", "any"))
+
+
+def _priority(context: DefaultExecutionContext) -> int:
+    return PRIORITIES.index(_specified(context).get("priority", "normal"))
 
 
 class Base(DeclarativeBase):
@@ -100,7 +119,17 @@ class JobRow(Base):
     point: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """What the sweep's grid set in `spec`, by path."""
 
-    __table_args__ = (Index("jobs_by_state", "state", "lease_expires"),)
+    device: Mapped[str] = mapped_column(default=_device, server_default="any")
+    priority: Mapped[int] = mapped_column(default=_priority, server_default="1")
+    """Both as the specification says; workers choose by them."""
+    ran_seconds: Mapped[float] = mapped_column(default=0.0, server_default="0")
+    """How long its attempts have run together, as their supervisors measured it. It counts for the deadline."""
+
+    __table_args__ = (
+        Index("jobs_by_state", "state", "lease_expires"),
+        # When an owner was last served.
+        Index("jobs_by_start", "owner", "started"),
+    )
 
 
 class CounterRow(Base):

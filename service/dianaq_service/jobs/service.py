@@ -17,7 +17,7 @@ from dianaq_service.database.tables import now
 from dianaq_service.events.repository import append
 from dianaq_service.idempotency import Once
 from dianaq_service.ids import new_id
-from dianaq_service.jobs import families
+from dianaq_service.jobs import families, kinds
 from dianaq_service.jobs.start import check_start
 from dianaq_service.jobs.states import is_in, move
 from dianaq_service.retention.expiry import artifacts_expire
@@ -35,7 +35,7 @@ def create(services: Services, owner: str, spec: JobSpec, once: Once) -> Job:
         job = resource(services, row)
         once.keep(session, job)
     if row.waits_for is None:
-        services.queue.send(row.id)
+        services.outbox.put(row.id)
     return job
 
 
@@ -87,7 +87,8 @@ def get(services: Services, owner: str, job_id: str) -> Job:
         NotFound: the owner has no such job.
     """
     with services.database.read() as session:
-        return resource(services, find(session, owner, job_id))
+        row = find(session, owner, job_id)
+        return resource(services, row).model_copy(update={"note": kinds.note(services.settings, row)})
 
 
 def cancel(services: Services, owner: str, job_id: str, once: Once) -> Job:
@@ -123,7 +124,7 @@ def ask_to_end(session: Session, job_id: str) -> bool:
 def settle(services: Services) -> None:
     """Tell the jobs that waited for one which has just ended."""
     for job_id in families.settle(services.database):
-        services.queue.send(job_id)
+        services.outbox.put(job_id)
 
 
 def delete(services: Services, owner: str, job_id: str) -> None:

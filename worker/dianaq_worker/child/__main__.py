@@ -6,6 +6,7 @@ Exit codes tell the supervisor nothing: it looks at the job's row. They are for 
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import time
 import traceback
@@ -22,6 +23,7 @@ from dianaq_service.database import Database, DatasetRow, JobRow, ModelRow
 from dianaq_service.jobs.start import checkpoint_file
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
+from dianaq_worker import limits
 from dianaq_worker.child.recorder import Overtaken, Recorder
 from dianaq_worker.leases import held
 
@@ -36,6 +38,8 @@ _log = logging.getLogger(__name__)
 
 def main(job_id: str, attempt: int) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Python ignores it. A library that fails to write would say so in words of its own, or not at all.
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     settings = Settings.from_env()
     database = Database(settings.database)
     storage = Storage(settings.data_dir)
@@ -57,8 +61,13 @@ def main(job_id: str, attempt: int) -> int:
     except Exception as error:
         if disk.is_full(error):
             return _report_full(recorder, storage, job_id, attempt, error)
+        limits.make_room()
         traceback.print_exc()
-        return _report(recorder, error)
+        exceeded = limits.of_exception(error, settings)
+        if exceeded is None:
+            return _report(recorder, error)
+        recorder.fail(exceeded.problem())
+        return 1
     finally:
         database.close()
     return 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import signal
 import sys
 import time
@@ -14,6 +16,7 @@ from dianaq.events import ITERATIONS, EventBody, MetricsBody, ProgressBody, Stag
 from dianaq.spec import JobSpec, checkpoint_of
 
 SUCCEED, REFUSE, BREAK, WAIT, IGNORE_CANCEL, HANG_ONCE, HANG = range(7)
+FILL_MEMORY, BURN, FILL_DISK, OPEN_FILES, CORE = range(7, 12)
 FILL = 100
 """Writes until the disk is full."""
 MEMBERS = sorted(["bundle.zip", "htvm/model.onnx", "report.json", *map(checkpoint_of, ITERATIONS)])
@@ -43,6 +46,21 @@ def run(
         raise JobCancelled("stopped between two steps")
     if behaviour == IGNORE_CANCEL:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if behaviour == FILL_MEMORY:
+        held = [bytearray(2**26) for _ in range(2**10)]
+        assert held
+    if behaviour == BURN:
+        while True:
+            pass
+    if behaviour == FILL_DISK:
+        with (out_dir.parent / "large").open("wb") as file:
+            while True:
+                file.write(bytes(2**20))
+    if behaviour == OPEN_FILES:
+        opened = [os.open(__file__, os.O_RDONLY) for _ in range(2**14)]
+        assert opened
+    if behaviour == CORE:
+        raise QuantisationError(f"core files of up to {resource.getrlimit(resource.RLIMIT_CORE)} bytes")
     assert snapshots is not None
     if behaviour == FILL:
         with (snapshots / "float.pt").open("wb") as file:
