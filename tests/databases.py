@@ -21,7 +21,7 @@ import pytest
 REQUIRED = "DIANAQ_REQUIRE_POSTGRESQL"
 """Set where a run without PostgreSQL would be a mistake: in CI."""
 STOP_SECONDS = 30
-OPTIONS = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=100 -c shared_buffers=32MB"
+OPTIONS = "-c fsync=off -c full_page_writes=off -c max_connections=100 -c shared_buffers=32MB"
 
 
 @dataclass

@@ -25,7 +25,7 @@ from dianaq_worker.supervisor import Supervisor
 from .fakes.dianaq_quant import pipeline as fake
 from .support import add_job, all_gone, history, overtake, row_of, states, wait_for
 
-pytestmark = [pytest.mark.usefixtures("fake_pipeline"), ON_BOTH]
+pytestmark = pytest.mark.usefixtures("fake_pipeline")
 
 
 @pytest.fixture
@@ -67,6 +67,7 @@ def in_stage(database: Database, job: str, stage: str) -> Callable[[], bool]:
     return lambda: row_of(database, job).stage == stage
 
 
+@ON_BOTH
 def test_success(database: Database, storage: Storage, supervisor: Supervisor) -> None:
     job = add_job(database, storage, fake.SUCCEED)
     supervisor.run(job)
@@ -142,6 +143,7 @@ def test_a_child_that_does_not_listen_is_killed_after_its_job_is_cancelled(
     assert row_of(database, job).losses == 0
 
 
+@ON_BOTH
 def test_killed_children_are_replaced_until_the_cap(
     database: Database, storage: Storage, supervisor: Supervisor
 ) -> None:
@@ -159,6 +161,7 @@ def test_killed_children_are_replaced_until_the_cap(
     assert row.error["type"] == "worker-lost"
 
 
+@ON_BOTH
 def test_stopping_hands_the_job_back(database: Database, storage: Storage, supervisor: Supervisor) -> None:
     job = add_job(database, storage, fake.IGNORE_CANCEL)
     with running(supervisor, job):
@@ -173,6 +176,7 @@ def test_stopping_hands_the_job_back(database: Database, storage: Storage, super
     assert row_of(database, job).attempt == 1, "a stopping supervisor takes nothing"
 
 
+@ON_BOTH
 def test_an_overtaken_child_is_ended(database: Database, storage: Storage, supervisor: Supervisor) -> None:
     job = add_job(database, storage, fake.HANG)
     with running(supervisor, job):
