@@ -26,7 +26,10 @@ OPTIONS = "-c fsync=off -c full_page_writes=off -c max_connections=100 -c shared
 
 @dataclass
 class Postgres:
-    """A server that can be stopped and started, and its databases."""
+    """A server that can be stopped and started, and its databases.
+
+    It is stopped as by a crash: nothing but what was committed is there when it starts again.
+    """
 
     folder: Path
     programs: Path
@@ -45,6 +48,12 @@ class Postgres:
     def stop(self) -> None:
         """End it, and every connection with it."""
         self._run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-m", "immediate", "stop")
+
+    def waiting(self) -> int:
+        """How many of its connections wait for a lock."""
+        with psycopg.connect(host=str(self.folder), user="dianaq", dbname="postgres") as connection:
+            row = connection.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'").fetchone()
+        return row[0] if row else 0
 
     def create(self, name: str) -> str:
         """A new, empty database; gives its URL. It is a schema: as good to the tests, and made in milliseconds."""

@@ -79,8 +79,7 @@ def start(settings: Settings) -> Services:
     storage.create()
     database = Database(settings.database)
     database.create_tables()
-    with database.write() as session:
-        configure(session, settings.owner, settings.api_key)
+    configure(database, settings.owner, settings.api_key)
     stopping = Event()
     return Services(
         settings=settings,
