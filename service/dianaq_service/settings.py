@@ -49,6 +49,8 @@ class Settings:
     """How long a running job stays with a worker that gives no sign of life."""
     sweep_seconds: float = 5.0
     """How often workers look for jobs whose message or worker was lost."""
+    ping_seconds: float = 5.0
+    """How often an idle worker sends itself a message, to know that it still receives any."""
     resend_seconds: float = 30.0
     """A queued job is not sent again before this has passed."""
     max_losses: int = 3
