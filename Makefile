@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow check bench bench-followers bench-step bench-accuracy bench-accuracy-long clean
+.PHONY: install demo test test-slow test-faults reliability check bench bench-followers bench-service bench-step \
+	bench-accuracy bench-accuracy-long clean
 
 install: .venv/.installed
 
@@ -23,7 +24,20 @@ test: install
 	$(PYTEST) -m 'not slow'
 
 test-slow: install
-	$(PYTEST) -m slow
+	$(PYTEST) -m 'slow and not faults'
+
+# One at a time: each starts a whole service.
+FAULTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults tests/faults
+
+test-faults: install
+	$(FAULTS)
+
+# The same, and writes how long each recovery took into docs/reliability.md.
+reliability: install
+	rm -f .recoveries
+	DIANAQ_RECOVERIES=.recoveries $(FAULTS)
+	$(BIN)/python tests/faults/recovery.py .recoveries
+	rm .recoveries
 
 check: install
 	$(BIN)/ruff format --check .
@@ -41,6 +55,9 @@ bench-step: install
 	$(if $(PEERS),$(BIN)/python -m pip install --quiet '.[bench]')
 	$(BIN)/python benchmarks/step.py $(if $(PEERS),--peers)
 	$(BIN)/python benchmarks/feed.py --record
+
+bench-service: bench-followers
+	$(BIN)/python benchmarks/load.py
 
 bench-accuracy: install
 	$(BIN)/python benchmarks/accuracy.py

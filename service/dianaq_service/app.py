@@ -19,6 +19,7 @@ from dianaq_service.events.follow import Feed
 from dianaq_service.jobs.endpoints import router as jobs
 from dianaq_service.keys.service import configure
 from dianaq_service.models.endpoints import router as models
+from dianaq_service.outbox import Outbox
 from dianaq_service.queue import JobQueue
 from dianaq_service.retention.housekeeper import Housekeeper
 from dianaq_service.settings import Settings
@@ -45,12 +46,13 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         services = start(settings)
         app.state.services = services
+        services.outbox.start()
         housekeeper = Housekeeper(settings, services.database, services.storage)
         housekeeper.start()
         yield
         await asyncio.to_thread(housekeeper.stop)
         services.stopping.set()
-        services.queue.close()
+        services.outbox.close()
         services.database.close()
 
     app = FastAPI(
@@ -84,7 +86,7 @@ def start(settings: Settings) -> Services:
         settings=settings,
         database=database,
         storage=storage,
-        queue=JobQueue(settings.broker_url, database),
+        outbox=Outbox(JobQueue(settings.broker_url, database)),
         inspector=Inspector(settings),
         feed=Feed(database, stopping.is_set),
         stopping=stopping,

@@ -19,6 +19,7 @@ from dianaq_service.events import repository
 from dianaq_service.ids import new_id
 from dianaq_service.jobs.states import move
 from dianaq_service.storage import Storage
+from dianaq_worker import leases
 
 FAKES = Path(__file__).parent / "fakes"
 OWNER = "default"
@@ -82,6 +83,18 @@ def add_job_of(database: Database, uploads: dict[str, str], *, owner: str = OWNE
         session.flush()
         move(session, row.id, "queued")
     return row.id
+
+
+def lose_worker(database: Database, job_id: str) -> None:
+    """End the present attempt of a job as if its worker were gone."""
+    (lease,) = (lease for lease in leases.current(database) if lease.job_id == job_id)
+    leases.end(database, lease, 3)
+
+
+def overtake(database: Database, job_id: str) -> None:
+    """The same, and start another one."""
+    lose_worker(database, job_id)
+    assert leases.claim(database, job_id, "other", 30) is not None
 
 
 def row_of(database: Database, job_id: str) -> JobRow:

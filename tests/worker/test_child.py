@@ -15,7 +15,7 @@ from dianaq_worker import leases
 from dianaq_worker.child import recorder as recording
 from dianaq_worker.child.recorder import Overtaken, Recorder
 
-from .support import add_job, history, row_of
+from .support import add_job, history, overtake, row_of
 
 FILES = [Artifact(path="report.json", size=2, sha256="0" * 64)]
 
@@ -23,18 +23,13 @@ FILES = [Artifact(path="report.json", size=2, sha256="0" * 64)]
 @pytest.fixture
 def job(database: Database, storage: Storage) -> str:
     job = add_job(database, storage)
-    assert leases.claim(database, job, "w", 30, 3) == 1
+    assert leases.claim(database, job, "w", 30) == 1
     return job
 
 
 @pytest.fixture
 def recorder(database: Database, job: str) -> Recorder:
     return Recorder(database, job, 1)
-
-
-def overtake(database: Database, job: str) -> None:
-    leases.renew(database, job, 1, -1)
-    assert leases.claim(database, job, "other", 30, 3) == 2
 
 
 def cancel(database: Database, job: str) -> None:

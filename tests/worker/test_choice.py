@@ -15,10 +15,9 @@ from dianaq_service.database import Database, JobRow
 from dianaq_service.database.tables import now
 from dianaq_service.queue import Kind
 from dianaq_service.storage import Storage
-from dianaq_worker import leases
 from dianaq_worker.choice import claim_best
 
-from .support import add_job_of, add_uploads, row_of
+from .support import add_job_of, add_uploads, lose_worker, row_of
 
 HOUR = 3600.0
 
@@ -29,7 +28,7 @@ def uploads(database: Database, storage: Storage) -> dict[str, str]:
 
 
 def take(database: Database, kind: Kind = "cpu") -> str | None:
-    claimed = claim_best(database, kind, "w", 30, 3, HOUR)
+    claimed = claim_best(database, kind, "w", 30, HOUR)
     return claimed and claimed[0]
 
 
@@ -119,7 +118,7 @@ def test_the_jobs_of_lost_workers_are_taken_over(database: Database, uploads: di
     job = add_job_of(database, uploads)
     assert take(database) == job
     assert take(database) is None
-    leases.renew(database, job, 1, -1)
+    lose_worker(database, job)
     assert take(database) == job
     assert (row_of(database, job).attempt, row_of(database, job).losses) == (2, 1)
 

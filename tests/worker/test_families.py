@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,13 +58,13 @@ def add_family(database: Database, storage: Storage, behaviour: int = fake.SUCCE
 
 def test_a_waiting_job_is_neither_claimed_nor_sent(database: Database, storage: Storage) -> None:
     parent, child = add_family(database, storage)
-    assert leases.claim(database, child, "w", 30, 3) is None
+    assert leases.claim(database, child, "w", 30) is None
     assert leases.to_send(database, 30) == ([parent], {})
     with database.write() as session:
         move(session, parent, "succeeded")
     settle(database)
     assert leases.to_send(database, 30) == ([child], {})
-    assert leases.claim(database, child, "w", 30, 3) == 1
+    assert leases.claim(database, child, "w", 30) == 1
 
 
 @pytest.mark.usefixtures("fake_pipeline")
@@ -95,13 +96,14 @@ def test_a_sweep_tells_those_whom_nobody_told(
     assert sent == ([child] if end == "succeeded" else [])
 
 
-def test_a_sweep_that_buries_a_job_fails_those_that_wait_for_it(
+def test_a_sweep_that_ends_a_lost_job_fails_those_that_wait_for_it(
     settings: Settings, database: Database, storage: Storage, queue: JobQueue
 ) -> None:
     parent, child = add_family(database, storage)
-    for _ in range(3):
-        leases.claim(database, parent, "w", -1, 3)
-    Sweeper(settings, database, queue, lambda: None).sweep(30)
+    leases.claim(database, parent, "w", 30)
+    sweeper = Sweeper(replace(settings, lease_seconds=0, max_losses=1), database, queue, lambda: None)
+    for _ in ("it sees the lease", "it sees the same one"):
+        sweeper.sweep(30)
     row = row_of(database, child)
     assert row.error is not None
     assert (row.state, row.error["detail"].startswith(f"job {parent} failed: worker-lost: ")) == ("failed", True)

@@ -24,8 +24,13 @@ def job(database: Database, storage: Storage) -> str:
     return add_job(database, storage)
 
 
-def claim(database: Database, job: str, *, seconds: float = 30, max_losses: int = 3) -> int | None:
-    return leases.claim(database, job, "w", seconds, max_losses)
+def claim(database: Database, job: str) -> int | None:
+    return leases.claim(database, job, "w", 30)
+
+
+def lease_of(database: Database, job: str) -> leases.Lease:
+    (lease,) = (lease for lease in leases.current(database) if lease.job_id == job)
+    return lease
 
 
 def cancel(database: Database, job: str) -> None:
@@ -48,18 +53,34 @@ def test_only_a_waiting_job_can_be_claimed(database: Database, job: str, state: 
     assert claim(database, "job_unknown") is None
 
 
-def test_an_expired_lease_can_be_taken_over_and_counts_as_a_loss(database: Database, job: str) -> None:
-    assert claim(database, job, seconds=30) == 1
+def test_a_lease_that_is_not_renewed_can_be_ended_and_counts_as_a_loss(database: Database, job: str) -> None:
+    assert claim(database, job) == 1
     assert claim(database, job) is None
     first = row_of(database, job)
-    assert leases.renew(database, job, 1, -1) == "running"
+    leases.end(database, lease_of(database, job), 3)
+    assert leases.current(database) == []
     assert claim(database, job) == 2
     row = row_of(database, job)
     assert (row.attempt, row.losses, row.started) == (2, 1, first.started)
 
 
+def test_a_lease_that_was_renewed_or_is_anothers_cannot_be_ended(database: Database, job: str) -> None:
+    claim(database, job)
+    seen = lease_of(database, job)
+    assert leases.renew(database, job, 1, 30) == "running"
+    leases.end(database, seen, 3)
+    assert row_of(database, job).state == "running"
+    renewed = lease_of(database, job)
+    leases.end(database, renewed, 3)
+    claim(database, job)
+    before = history(database, job)
+    leases.end(database, renewed, 3)
+    assert (row_of(database, job).losses, history(database, job)) == (1, before)
+
+
 def test_an_overtaken_attempt_can_change_nothing(database: Database, job: str) -> None:
-    claim(database, job, seconds=-1)
+    claim(database, job)
+    leases.end(database, lease_of(database, job), 3)
     claim(database, job)
     before = history(database, job)
     assert leases.renew(database, job, 1, 30) is None
@@ -94,27 +115,23 @@ def test_the_last_loss_fails_the_job(database: Database, job: str) -> None:
     assert [line[:9] for line in logs] == ["attempt 1", "attempt 2", "attempt 3"]
 
 
-@pytest.mark.parametrize("end", ["lose", "hand_back", "bury"])
+@pytest.mark.parametrize("end", ["lose", "hand_back", "end"])
 def test_a_job_that_is_being_cancelled_ends_cancelled(database: Database, job: str, end: str) -> None:
-    claim(database, job, seconds=-1)
+    claim(database, job)
     cancel(database, job)
     if end == "lose":
         assert not leases.lose(database, job, 1, "was killed", 3)
     elif end == "hand_back":
         leases.hand_back(database, job, 1)
     else:
-        leases.bury(database, 3)
+        leases.end(database, lease_of(database, job), 3)
     assert row_of(database, job).state == "cancelled"
 
 
-def test_a_hopeless_job_is_buried_and_a_living_one_is_not(database: Database, job: str) -> None:
-    for _ in "12":
-        claim(database, job, seconds=-1)
-    leases.bury(database, 3)
-    assert row_of(database, job).state == "running"
-    claim(database, job, seconds=-1)
-    assert claim(database, job) is None
-    leases.bury(database, 3)
+def test_a_job_that_loses_every_worker_fails(database: Database, job: str) -> None:
+    for _ in "123":
+        assert claim(database, job) is not None
+        leases.end(database, lease_of(database, job), 3)
     row = row_of(database, job)
     assert row.state == "failed"
     assert row.error is not None
@@ -122,20 +139,19 @@ def test_a_hopeless_job_is_buried_and_a_living_one_is_not(database: Database, jo
 
 
 def test_what_is_to_be_sent(database: Database, storage: Storage) -> None:
-    fresh, recent, old, lost, held, done = (add_job(database, storage) for _ in range(6))
+    fresh, recent, old, future, held, done = (add_job(database, storage) for _ in range(6))
 
     def sent(job: str, seconds_ago: float) -> None:
         with database.write() as session:
             values = {"sent": now() - timedelta(seconds=seconds_ago)}
             session.execute(update(JobRow).where(JobRow.id == job).values(values))
 
-    claim(database, lost, seconds=-1)
     claim(database, held)
     with database.write() as session:
         move(session, done, "cancelled")
-    for job, age in ((recent, 5), (old, 60), (lost, 60), (held, 60)):
+    for job, age in ((recent, 5), (old, 60), (future, -3600), (held, 60)):
         sent(job, age)
-    assert leases.to_send(database, 30) == ([fresh], {"any": [old, lost]})
+    assert leases.to_send(database, 30) == ([fresh], {"any": [old, future]})
 
 
 def test_events_are_numbered_without_gaps_by_many_writers(database: Database, job: str) -> None:

@@ -123,7 +123,7 @@ def test_snapshots_of_jobs_that_ended_without_an_attempt_are_swept(
 ) -> None:
     ended, running = (add_job(database, storage) for _ in range(2))
     for job in (ended, running):
-        assert leases.claim(database, job, "w", 30, 3) == 1
+        assert leases.claim(database, job, "w", 30) == 1
         storage.inherit_snapshots(job, 1)
     leases.hand_back(database, ended, 1)
     storage.inherit_snapshots("unknown", 1)

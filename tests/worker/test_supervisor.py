@@ -19,11 +19,10 @@ from dianaq_service.jobs.states import is_in, move
 from dianaq_service.queue import JobQueue
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
-from dianaq_worker import leases
 from dianaq_worker.supervisor import Supervisor
 
 from .fakes.dianaq_quant import pipeline as fake
-from .support import add_job, all_gone, history, row_of, states, wait_for
+from .support import add_job, all_gone, history, overtake, row_of, states, wait_for
 
 pytestmark = pytest.mark.usefixtures("fake_pipeline")
 
@@ -178,8 +177,7 @@ def test_an_overtaken_child_is_ended(database: Database, storage: Storage, super
     with running(supervisor, job):
         wait_for(in_stage(database, job, "float"))
         child = child_of_this_process(job)
-        leases.renew(database, job, 1, -1)
-        assert leases.claim(database, job, "other", 30, 3) == 2
+        overtake(database, job)
     assert child is not None
     assert all_gone([child])
     row = row_of(database, job)

@@ -20,15 +20,14 @@ from sqlalchemy.orm import Session, aliased
 
 from dianaq_service.database import Database, JobRow
 from dianaq_service.database.tables import PRIORITIES, now
+from dianaq_service.jobs.states import is_ready
 from dianaq_service.queue import Kind, taken_by
 from dianaq_worker import leases
 
 HIGHEST = len(PRIORITIES) - 1
 
 
-def claim_best(
-    database: Database, kind: Kind, owner: str, seconds: float, max_losses: int, ageing: float
-) -> tuple[str, int] | None:
+def claim_best(database: Database, kind: Kind, owner: str, seconds: float, ageing: float) -> tuple[str, int] | None:
     """Take the job whose turn it is.
 
     Args:
@@ -41,16 +40,16 @@ def claim_best(
     """
     while True:
         with database.read() as session:
-            job_id = _best(session, kind, max_losses, ageing)
+            job_id = _best(session, kind, ageing)
         if job_id is None:
             return None
-        attempt = leases.claim(database, job_id, owner, seconds, max_losses)
+        attempt = leases.claim(database, job_id, owner, seconds)
         if attempt is not None:
             return job_id, attempt
         # Another worker was first, so one job less waits.
 
 
-def _best(session: Session, kind: Kind, max_losses: int, ageing: float) -> str | None:
+def _best(session: Session, kind: Kind, ageing: float) -> str | None:
     running = aliased(JobRow)
     busy = (
         select(running.owner, func.count().label("jobs"))
@@ -63,7 +62,7 @@ def _best(session: Session, kind: Kind, max_losses: int, ageing: float) -> str |
     return session.scalar(
         select(JobRow.id)
         .outerjoin(busy, busy.c.owner == JobRow.owner)
-        .where(leases.claimable(max_losses), JobRow.device.in_(taken_by(kind)))
+        .where(is_ready(), JobRow.device.in_(taken_by(kind)))
         .order_by(
             _urgency(ageing).desc(),
             func.coalesce(busy.c.jobs, 0),

@@ -1,17 +1,19 @@
 """Who holds a job.
 
-A worker holds a job while its lease runs; it renews the lease as long as it lives. `attempt` grows with every
-claim and is the fence: all that an attempt writes is conditional on the row still carrying its number, so one
-that was paused and overtaken can change nothing. A deliberate return costs the job nothing; an attempt that
-just ends (killed, out of memory, machine gone) counts as a loss, and `max_losses` of them fail the job.
+A worker holds a job while it renews its lease. One that is no longer renewed is ended by whoever has watched it for
+long enough (`dianaq_worker.overdue`), and the job is queued again. `attempt` grows with every claim and is the fence:
+all that an attempt writes is conditional on the row still carrying its number, so one that was paused and overtaken
+can change nothing. A deliberate return costs the job nothing; an attempt that just ends (killed, out of memory,
+machine gone) counts as a loss, and `max_losses` of them fail the job.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import cast
 
-from sqlalchemy import ColumnElement, and_, case, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from dianaq.errors import Problem, WorkerLost
@@ -29,23 +31,30 @@ def held(attempt: int) -> ColumnElement[bool]:
     return and_(JobRow.attempt == attempt, is_in("running", "cancelling"))
 
 
-def _expired() -> ColumnElement[bool]:
-    return and_(is_in("running"), JobRow.lease_expires < now())
+@dataclass(frozen=True)
+class Lease:
+    """A lease as it stands in the row. It is renewed by setting `expires` anew, to a time of its holder's clock."""
+
+    job_id: str
+    attempt: int
+    expires: datetime
 
 
-def claimable(max_losses: int) -> ColumnElement[bool]:
-    """The condition that a job is queued and waits for no other, or that its holder is gone, and that it may start."""
-    return or_(is_ready(), and_(_expired(), JobRow.losses + 1 < max_losses))
-
-
-def waits(database: Database, job_id: str, max_losses: int) -> bool:
-    """Whether the job is `claimable`."""
+def current(database: Database) -> list[Lease]:
+    """The leases of the jobs that somebody holds."""
     with database.read() as session:
-        return session.scalar(select(JobRow.id).where(JobRow.id == job_id, claimable(max_losses))) is not None
+        query = select(JobRow.id, JobRow.attempt, JobRow.lease_expires).where(is_in("running", "cancelling"))
+        return [Lease(*row) for row in session.execute(query)]
 
 
-def claim(database: Database, job_id: str, owner: str, seconds: float, max_losses: int) -> int | None:
-    """Take a job that is `claimable`.
+def waits(database: Database, job_id: str) -> bool:
+    """Whether the job waits for a worker alone."""
+    with database.read() as session:
+        return session.scalar(select(JobRow.id).where(JobRow.id == job_id, is_ready())) is not None
+
+
+def claim(database: Database, job_id: str, owner: str, seconds: float) -> int | None:
+    """Take a job that waits for a worker alone.
 
     Returns:
         The number of the new attempt; None when the job is not to be had.
@@ -56,9 +65,8 @@ def claim(database: Database, job_id: str, owner: str, seconds: float, max_losse
             session,
             job_id,
             "running",
-            claimable(max_losses),
+            is_ready(),
             attempt=JobRow.attempt + 1,
-            losses=JobRow.losses + case((JobRow.state == "running", 1), else_=0),
             lease_owner=owner,
             lease_expires=moment + timedelta(seconds=seconds),
             started=func.coalesce(JobRow.started, literal(moment, JobRow.started.type)),
@@ -105,17 +113,21 @@ def fail(database: Database, job_id: str, attempt: int, problem: Problem) -> Non
             move(session, job_id, "failed", held(attempt), error=problem)
 
 
-def lose(database: Database, job_id: str, attempt: int, reason: str, max_losses: int) -> bool:
+def lose(
+    database: Database, job_id: str, attempt: int, reason: str, max_losses: int, *where: ColumnElement[bool]
+) -> bool:
     """Note that the attempt ended without a report, for example because it was killed.
+
+    Args:
+        where: further conditions, without which nothing is changed.
 
     Returns:
         Whether the job is queued again and wants to be sent.
     """
     with database.write() as session:
-        if end_cancelled(session, job_id, attempt):
-            return False
-        losses = session.scalar(select(JobRow.losses).where(JobRow.id == job_id, held(attempt)))
-        if losses is None:
+        query = select(JobRow.losses).where(JobRow.id == job_id, held(attempt), *where)
+        losses = session.scalar(query.with_for_update())
+        if losses is None or end_cancelled(session, job_id, attempt):
             return False
         again = losses + 1 < max_losses
         ending = "the job is started again" if again else "it is not started again"
@@ -128,29 +140,22 @@ def lose(database: Database, job_id: str, attempt: int, reason: str, max_losses:
         return again
 
 
-def bury(database: Database, max_losses: int) -> None:
-    """End the jobs whose holder is gone and that nobody may take over: cancelled ones, and hopeless ones."""
-    with database.write() as session:
-        late = JobRow.lease_expires < now()
-        for job_id, attempt in session.execute(
-            select(JobRow.id, JobRow.attempt).where(is_in("cancelling"), late)
-        ).all():
-            end_cancelled(session, job_id, attempt)
-        hopeless = select(JobRow.id).where(_expired(), JobRow.losses + 1 >= max_losses)
-        for job_id in session.scalars(hopeless).all():
-            problem = _worker_lost(max_losses, "lost its worker").problem()
-            move(session, job_id, "failed", _expired(), error=problem, losses=max_losses)
+def end(database: Database, lease: Lease, max_losses: int) -> None:
+    """Take the job from a holder that is gone, unless it has renewed the lease in the meantime."""
+    unchanged = JobRow.lease_expires == lease.expires
+    lose(database, lease.job_id, lease.attempt, "lost its worker", max_losses, unchanged)
 
 
 def to_send(database: Database, resend_seconds: float) -> tuple[list[str], dict[Device, list[str]]]:
     """Ids of the jobs that wait for a worker, oldest first: those never sent; by device, those sent a while ago."""
-    waiting = or_(is_ready(), _expired())
     with database.read() as session:
-        query = select(JobRow.id).where(waiting).order_by(JobRow.id)
+        query = select(JobRow.id).where(is_ready()).order_by(JobRow.id)
         unsent = session.scalars(query.where(JobRow.sent.is_(None))).all()
-        before = now() - timedelta(seconds=resend_seconds)
+        moment = now()
+        # Sent in the future: the clock went back since, and nobody can tell when it was.
+        long_ago = or_(JobRow.sent < moment - timedelta(seconds=resend_seconds), JobRow.sent > moment)
         sent_long_ago: dict[Device, list[str]] = {}
-        for job_id, device in session.execute(query.where(JobRow.sent < before).add_columns(JobRow.device)):
+        for job_id, device in session.execute(query.where(long_ago).add_columns(JobRow.device)):
             sent_long_ago.setdefault(device, []).append(job_id)
     return list(unsent), sent_long_ago
 

@@ -105,20 +105,13 @@ class Supervisor:
 
     def _run(self, hint: str) -> None:
         settings = self._settings
-        claimed = claim_best(
-            self._database,
-            self._kind,
-            self._owner,
-            settings.lease_seconds,
-            settings.max_losses,
-            settings.priority_seconds,
-        )
+        claimed = claim_best(self._database, self._kind, self._owner, settings.lease_seconds, settings.priority_seconds)
         if claimed is None:
             _log.info("no job waits; the message of job %s is dropped", hint)
             return
         job_id, attempt = claimed
         _log.info("job %s: attempt %d", job_id, attempt)
-        if hint != job_id and leases.waits(self._database, hint, settings.max_losses):
+        if hint != job_id and leases.waits(self._database, hint):
             self._queue.send(hint)
         for earlier in range(1, attempt):
             self._storage.discard_attempt(job_id, earlier)
@@ -200,8 +193,9 @@ class Supervisor:
             _log.warning("job %s: its end could not be recorded yet: %s", job_id, error)
 
     def _ended_by(self, job_id: str, attempt: int) -> bool:
+        ended = select(JobRow.attempt).where(JobRow.id == job_id, JobRow.state.in_(TERMINAL_STATES))
         with self._database.read() as session:
-            return session.scalar(select(JobRow.attempt).where(JobRow.id == job_id)) == attempt
+            return session.scalar(ended) == attempt
 
     def _conclude(self, code: int, job_id: str, attempt: int, group: MemoryGroup, fault: DianaqError | None) -> None:
         """Settle what the child left open; nothing if it has reported, or was overtaken."""

@@ -1,4 +1,4 @@
-"""Finding the jobs that no message leads to any more.
+"""Finding the jobs whose worker is gone, and those that no message leads to any more.
 
 Every worker sweeps; that several do is harmless, because a doubled message is. Jobs that were never sent go
 out at once. Those sent a while ago are sent again only when no message is left in the queue of their device:
@@ -26,6 +26,7 @@ from dianaq_service.queue import JobQueue
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
 from dianaq_worker import leases
+from dianaq_worker.overdue import Observer
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Sweeper(threading.Thread):
         self._queue = queue
         self._storage = Storage(settings.data_dir)
         self._swept = swept
+        self._observer = Observer(settings.lease_seconds)
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -59,7 +61,8 @@ class Sweeper(threading.Thread):
 
     def sweep(self, resend_seconds: float) -> None:
         """One round."""
-        leases.bury(self._database, self._settings.max_losses)
+        for lease in self._observer.overdue(leases.current(self._database)):
+            leases.end(self._database, lease, self._settings.max_losses)
         # What is freed is sent below, with all that was never sent.
         settle(self._database)
         self._discard_snapshots()

@@ -6,7 +6,8 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import Lock
 from typing import Any
 
 from sqlalchemy import Connection, create_engine, event, text
@@ -43,6 +44,9 @@ class Database:
             event.listen(self._engine, "connect", _configure_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
         self._writer = self._engine.execution_options(writes=True)
+        # SQLite lets one writer in at a time, and the others ask again after pauses that grow: of many threads some
+        # are passed over for seconds. Within a process they stand in line instead.
+        self._turn: AbstractContextManager[object] = Lock() if self.sqlite else nullcontext()
 
     def create_tables(self) -> None:
         """Bring the tables to the present form. Several processes may do so at once.
@@ -64,7 +68,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A transaction that commits when the block ends, and rolls back when it raises."""
-        with Session(self._writer, expire_on_commit=False) as session, session.begin():
+        with self._turn, Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
 
     def serialise(self, session: Session, name: str) -> None:

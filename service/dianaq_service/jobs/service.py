@@ -35,7 +35,7 @@ def create(services: Services, owner: str, spec: JobSpec, once: Once) -> Job:
         job = resource(services, row)
         once.keep(session, job)
     if row.waits_for is None:
-        services.queue.send(row.id)
+        services.outbox.put(row.id)
     return job
 
 
@@ -124,7 +124,7 @@ def ask_to_end(session: Session, job_id: str) -> bool:
 def settle(services: Services) -> None:
     """Tell the jobs that waited for one which has just ended."""
     for job_id in families.settle(services.database):
-        services.queue.send(job_id)
+        services.outbox.put(job_id)
 
 
 def delete(services: Services, owner: str, job_id: str) -> None:

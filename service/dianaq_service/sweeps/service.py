@@ -44,9 +44,7 @@ def create(services: Services, owner: str, spec: SweepSpec, once: Once) -> Sweep
         answer = _with_jobs(session, row)
         once.keep(session, answer)
     for job_id in free:
-        # Without a broker each would wait for it anew: the sweeper sends what is left.
-        if not services.queue.send(job_id):
-            break
+        services.outbox.put(job_id)
     return answer
 
 

@@ -1,0 +1,157 @@
+"""`make bench-service`: what the service does under load while a job trains, on this machine.
+
+- 1,000 jobs submitted by 50 clients at a time: none lost, none doubled; how long a submission takes
+- memory of the API process before and after, and how fast it grows in the second half
+
+The clients are processes of their own, as they are elsewhere, but share the machine's cores with all the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from dianaq import Client, JobHandle, JobSpec
+from dianaq_worker.embedded import LocalStack
+
+JOBS, CLIENTS, PROCESSES = 1_000, 50, 5
+SUBMIT_LIMIT = 0.250
+"""Seconds, at the 99th percentile."""
+SAMPLES = 20_000
+MIB = 2**20
+
+
+class Memory(threading.Thread):
+    """Looks at the resident memory of a process until it is stopped: (seconds, bytes)."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self._process = psutil.Process(pid)
+        self._stop_looking = threading.Event()
+        self.seen: list[tuple[float, int]] = []
+
+    def run(self) -> None:
+        while not self._stop_looking.wait(0.1):
+            self.seen.append((time.monotonic(), self._process.memory_info().rss))
+
+    def stop(self) -> None:
+        self._stop_looking.set()
+        self.join()
+
+    def growth(self) -> float:
+        """Bytes a second over the second half, as the line of least squares has it."""
+        times, sizes = zip(*self.seen[len(self.seen) // 2 :], strict=True)
+        return statistics.linear_regression(times, sizes).slope
+
+
+def start_training(client: Client, folder: Path) -> JobHandle:
+    """A job that trains for as long as all this takes, in the middle of its training."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 255, (SAMPLES, 32, 32, 3), dtype=np.uint8)
+    np.savez(folder / "data.npz", x_train=images, y_train=random.integers(0, 10, SAMPLES))
+    spec = JobSpec.model_validate(
+        {
+            "model": {"architecture": "resnet8", "input_shape": (3, 32, 32), "classes": 10},
+            "dataset": client.upload_dataset(folder / "data.npz").id,
+            "recipe": {"float": {"epochs": 1_000}},
+        }
+    )
+    job = client.submit_job(spec)
+    for event in job.events(follow=True):
+        if event.body.type == "progress":
+            break
+    return job
+
+
+def submit_some(url: str, key: str, spec: JobSpec, count: int) -> list[tuple[str, float]]:
+    """What one client does: submit jobs one after another. The id of each, and the seconds that it took."""
+    made = []
+    with Client(url, key) as client:
+        for _ in range(count):
+            start = time.monotonic()
+            job = client.submit_job(spec)
+            made.append((job.id, time.monotonic() - start))
+    return made
+
+
+def submit_from_here(url: str, key: str, spec: JobSpec) -> list[tuple[str, float]]:
+    """The clients of one process."""
+    clients = CLIENTS // PROCESSES
+    with ThreadPoolExecutor(clients) as pool:
+        parts = list(pool.map(lambda _: submit_some(url, key, spec, JOBS // CLIENTS), range(clients)))
+    return [made for part in parts for made in part]
+
+
+def submit_everything(url: str, key: str, spec: JobSpec) -> list[tuple[str, float]]:
+    """The clients of all processes, at the same time."""
+    command = [sys.executable, __file__, url, spec.model_dump_json(by_alias=True)]
+    running = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(PROCESSES)
+    ]
+    # Each says that it has loaded what it needs; none begins before all have.
+    for process in running:
+        assert process.stdout is not None
+        process.stdout.readline()
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        answers = list(pool.map(lambda process: process.communicate(f"{key}\n")[0], running))
+    assert not any(process.returncode for process in running), "a client failed"
+    return [(id, seconds) for answer in answers for id, seconds in json.loads(answer)]
+
+
+def be_a_client() -> None:
+    """One of the processes that submit: ready, the key, the answer."""
+    url, spec = sys.argv[1], JobSpec.model_validate_json(sys.argv[2])
+    print("ready", flush=True)
+    print(json.dumps(submit_from_here(url, sys.stdin.readline().strip(), spec)))
+
+
+def main() -> int:
+    """Measure, print and record."""
+    from results import record, table  # it loads torch, which the clients do without
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        LocalStack(Path(folder) / "stack") as stack,
+        Client(stack.url, stack.key) as client,
+    ):
+        training = start_training(client, Path(folder))
+        memory = Memory(stack.pids["api"])
+        memory.start()
+        made = submit_everything(stack.url, stack.key, training.job.spec)
+        memory.stop()
+        ids = [id for id, _ in made]
+        there = [job.id for job in client.jobs() if job.id != training.id]
+        assert sorted(ids) == sorted(there), f"{len(ids):,} jobs were accepted, {len(there):,} are there"
+        assert len(set(ids)) == JOBS
+        assert training.state == "running", f"the job that was to train meanwhile is {training.state}"
+        training.cancel()
+    seconds = statistics.quantiles((seconds for _, seconds in made), n=100)
+    rows = [
+        [f"jobs submitted by {CLIENTS} clients while a job trains", f"{JOBS:,}; none lost, none doubled", "-"],
+        ["one submission, median", f"{seconds[49] * 1000:.0f} ms", "-"],
+        ["one submission, 99th percentile", f"{seconds[98] * 1000:.0f} ms", f"{SUBMIT_LIMIT * 1000:.0f} ms"],
+        [
+            "memory of the API before and after",
+            f"{memory.seen[0][1] / MIB:.1f}, {memory.seen[-1][1] / MIB:.1f} MiB",
+            "-",
+        ],
+        ["its growth in the second half", f"{memory.growth() / MIB:.3f} MiB/s", "flat"],
+    ]
+    text = table(["what", "measured", "limit"], rows)
+    print(text)
+    record("Load", text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main() if len(sys.argv) == 1 else be_a_client())
