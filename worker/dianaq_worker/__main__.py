@@ -18,9 +18,11 @@ import warnings
 from typing import Any, get_args
 
 from celery import Celery, signals
+from celery.apps import worker as celery_worker
 from celery.platforms import SecurityWarning
 
 from dianaq.errors import DianaqError
+from dianaq_service import logs
 from dianaq_service.database import Database
 from dianaq_service.jobs import kinds
 from dianaq_service.queue import PING, QUEUES, TASK, JobQueue, Kind, make_celery, ping_queue, taken_by
@@ -41,12 +43,10 @@ _log = logging.getLogger("dianaq_worker")
 
 def main(kind: Kind | None = None) -> int:
     """Serve all places of the machine, or the one of this kind that the environment shows."""
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
-    _log.setLevel(logging.INFO)
     try:
         settings = Settings.from_env()
+        logs.configure(settings.log_format)
+        _log.setLevel(logging.INFO)
         places = find_places(settings, os.environ) if kind is None else []
         Storage(settings.data_dir).create()
         database = Database(settings.database)
@@ -103,6 +103,9 @@ def serve(settings: Settings, database: Database, kind: Kind) -> int:
         supervisor.stop()
         _give_up_after(settings.stop_grace_seconds + SPARE_SECONDS)
 
+    # Whoever receives this sets up logging, instead of Celery, which also prints that it stops.
+    signals.setup_logging.connect(lambda **_: None, weak=False)
+    celery_worker.safe_say = lambda *_: None
     signals.worker_ready.connect(on_ready, weak=False)
     signals.worker_shutting_down.connect(on_stop, weak=False)
     # It warns root of unpickled messages; this worker takes JSON only.
@@ -114,7 +117,6 @@ def serve(settings: Settings, database: Database, kind: Kind) -> int:
         pool_cls="threads",
         concurrency=1,
         queues=[*(QUEUES[device] for device in taken_by(kind)), pings.name],
-        loglevel=logging.WARNING,
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,

@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dianaq.errors import DeadlineExceeded, DianaqError
 from dianaq.events import TERMINAL_STATES
+from dianaq_service import logs
 from dianaq_service.database import Database, JobRow
 from dianaq_service.jobs.families import settle
 from dianaq_service.queue import JobQueue, Kind
@@ -110,6 +111,11 @@ class Supervisor:
             _log.info("no job waits; the message of job %s is dropped", hint)
             return
         job_id, attempt = claimed
+        with logs.bound(job_id=job_id, attempt=attempt):
+            self._run_attempt(hint, job_id, attempt)
+
+    def _run_attempt(self, hint: str, job_id: str, attempt: int) -> None:
+        settings = self._settings
         _log.info("job %s: attempt %d", job_id, attempt)
         if hint != job_id and leases.waits(self._database, hint):
             self._queue.send(hint)

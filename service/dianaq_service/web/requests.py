@@ -10,6 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dianaq_service import logs
 from dianaq_service.web.errors import problem_of, respond
 
 HEADER = "X-Request-ID"
@@ -41,13 +42,14 @@ class RequestContext:
                 MutableHeaders(scope=message)[HEADER] = request_id
             await send(message)
 
-        try:
-            await self._app(scope, receive, send_with_id)
-        except ClientDisconnect:
-            _log.info("request %s: the client left", request_id)
-        except Exception as error:
-            _log.exception("request %s %s %s failed", request_id, scope["method"], scope["path"])
-            if started:
-                raise
-            problem = problem_of(error).model_copy(update={"request_id": request_id})
-            await respond(problem)(scope, receive, send_with_id)
+        with logs.bound(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except ClientDisconnect:
+                _log.info("request %s: the client left", request_id)
+            except Exception as error:
+                _log.exception("request %s %s %s failed", request_id, scope["method"], scope["path"])
+                if started:
+                    raise
+                problem = problem_of(error).model_copy(update={"request_id": request_id})
+                await respond(problem)(scope, receive, send_with_id)
