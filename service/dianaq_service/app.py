@@ -82,11 +82,13 @@ def start(settings: Settings) -> Services:
     with database.write() as session:
         configure(session, settings.owner, settings.api_key)
     stopping = Event()
+    queue = JobQueue(settings.broker_url, database)
     return Services(
         settings=settings,
         database=database,
         storage=storage,
-        outbox=Outbox(JobQueue(settings.broker_url, database)),
+        queue=queue,
+        outbox=Outbox(queue),
         inspector=Inspector(settings),
         feed=Feed(database, stopping.is_set),
         stopping=stopping,

@@ -43,9 +43,13 @@ class Outbox(Thread):
         self._queue.close()
 
     def run(self) -> None:
-        while (job_id := self._ids.get()) is not None and not self._closed:
-            if not self._send(job_id):
-                self._forget()
+        left_out = 0
+        while (job_id := self._ids.get()) is not None:
+            if left_out:
+                left_out -= 1
+            elif not self._closed and not self._send(job_id):
+                # Left to the sweepers, as each would wait for the same broker anew.
+                left_out = self._ids.qsize()
 
     def _send(self, job_id: str) -> bool:
         try:
@@ -53,9 +57,3 @@ class Outbox(Thread):
         except SQLAlchemyError as error:
             _log.warning("job %s was sent, which could not be noted: %s", job_id, error)
             return False
-
-    def _forget(self) -> None:
-        """Leave the rest to the sweepers: each would wait for the same broker anew."""
-        for _ in range(self._ids.qsize()):
-            if self._ids.get() is None:
-                return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Event
+from threading import Event, Thread
 from typing import cast
 
 import pytest
@@ -89,11 +89,15 @@ def test_where_one_cannot_be_sent_those_behind_it_are_left_to_the_sweeper(
     assert drain(outbox, broker) == ["a", "last", "closed"]
 
 
-def test_closing_waits_for_the_one_that_is_under_way_alone(outbox: Outbox, broker: Broker) -> None:
+@pytest.mark.parametrize("taken", [True, False])
+def test_closing_waits_for_the_one_that_is_under_way_alone(outbox: Outbox, broker: Broker, taken: bool) -> None:
     put(outbox, broker, "a", "b")
-    broker.answer = lambda: not outbox.is_alive()
+    broker.answer = lambda: taken
+    closing = Thread(target=outbox.close)
+    closing.start()
+    closing.join(0.1)
+    assert closing.is_alive()
     broker.goes_on.set()
-    outbox.close()
-    assert broker.sent[0] == "a"
-    assert broker.sent[-1] == "closed"
-    assert not outbox.is_alive()
+    closing.join(PATIENCE_SECONDS)
+    assert not closing.is_alive()
+    assert broker.sent == ["a", "closed"]

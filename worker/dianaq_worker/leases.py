@@ -44,7 +44,10 @@ def current(database: Database) -> list[Lease]:
     """The leases of the jobs that somebody holds."""
     with database.read() as session:
         query = select(JobRow.id, JobRow.attempt, JobRow.lease_expires).where(is_in("running", "cancelling"))
-        return [Lease(*row) for row in session.execute(query)]
+        # Whoever holds a job has a lease.
+        return [
+            Lease(job_id, attempt, cast("datetime", expires)) for job_id, attempt, expires in session.execute(query)
+        ]
 
 
 def waits(database: Database, job_id: str) -> bool:

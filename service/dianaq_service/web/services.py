@@ -10,6 +10,7 @@ from dianaq_service.database import Database
 from dianaq_service.events.follow import Feed
 from dianaq_service.idempotency import InFlight
 from dianaq_service.outbox import Outbox
+from dianaq_service.queue import JobQueue
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
 from dianaq_service.uploads.inspect import Inspector
@@ -20,6 +21,7 @@ class Services:
     settings: Settings
     database: Database
     storage: Storage
+    queue: JobQueue
     outbox: Outbox
     inspector: Inspector
     feed: Feed
