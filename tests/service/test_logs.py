@@ -15,6 +15,7 @@ import pytest
 from dianaq.errors import InvalidSpec
 from dianaq_service import logs
 from dianaq_service.settings import Settings
+from dianaq_service.web import deps
 
 from .conftest import Api
 
@@ -63,16 +64,15 @@ def test_a_record_is_one_line_with_what_is_bound(lines: Lines) -> None:
 def test_records_of_a_request_carry_its_id(api: Api, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     log = logging.getLogger("dianaq_service.elsewhere")
 
-    def broken(_: object) -> None:
-        # In a thread of its own: the route is a plain function.
+    def broken(*_: object) -> None:
+        # In a thread of its own, as the function is a plain one.
         log.info("deep inside")
         raise RuntimeError("nobody foresaw this")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(type(api.services.database), "read", broken)
-        for number in range(2):
-            response = api.client.get("/v1/jobs", headers={"X-Request-ID": f"mine-{number}"})
-            assert response.status_code == 500
+    monkeypatch.setattr(deps, "owner_of", broken)
+    for number in range(2):
+        response = api.client.get("/v1/jobs", headers={"X-Request-ID": f"mine-{number}"})
+        assert response.status_code == 500
     found = lines.read()
     assert [line["request_id"] for line in found] == ["mine-0", "mine-0", "mine-1", "mine-1"]
     assert found[0]["message"] == "deep inside"
