@@ -7,6 +7,7 @@ that come early wait instead of being refused.
 from __future__ import annotations
 
 import argparse
+import logging
 import socket
 import sys
 from types import FrameType
@@ -15,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from dianaq.errors import DianaqError
+from dianaq_service import logs
 from dianaq_service.app import create_app
 from dianaq_service.database import Database
 from dianaq_service.settings import Settings
@@ -22,15 +24,6 @@ from dianaq_service.storage import Storage
 
 STOP_SECONDS = 5
 """How long requests that are under way may take to finish once the server is asked to stop."""
-
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
-    "root": {"level": "WARNING", "handlers": ["stderr"]},
-    "loggers": {"dianaq_service": {"level": "INFO"}},
-}
 
 
 class Server(uvicorn.Server):
@@ -53,6 +46,8 @@ def main() -> int:
     fd = parser.parse_args().fd
     try:
         settings = Settings.from_env()
+        logs.configure(settings.log_format)
+        logging.getLogger("dianaq_service").setLevel(logging.INFO)
         app = create_app(settings)
         # An application that fails while it starts leaves a traceback; here, a sentence is enough.
         Storage(settings.data_dir).create()
@@ -66,7 +61,7 @@ def main() -> int:
         app,
         host=settings.host,
         port=settings.port,
-        log_config=LOGGING,
+        log_config=None,
         access_log=False,
         timeout_graceful_shutdown=STOP_SECONDS,
         server_header=False,

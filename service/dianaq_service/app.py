@@ -28,6 +28,7 @@ from dianaq_service.sweeps.endpoints import router as sweeps
 from dianaq_service.uploads.inspect import Inspector
 from dianaq_service.web import errors
 from dianaq_service.web.health import router as health
+from dianaq_service.web.latency import LatencyMiddleware
 from dianaq_service.web.metrics import router as metrics
 from dianaq_service.web.ready import router as ready
 from dianaq_service.web.requests import RequestContext
@@ -67,6 +68,8 @@ def create_app(settings: Settings) -> FastAPI:
         responses={"default": {"model": Problem, "description": "Problem details (RFC 9457)"}},
     )
     app.add_middleware(RequestContext)
+    # The last one is outermost: it sees what the others answer.
+    app.add_middleware(LatencyMiddleware)
     errors.install(app)
     for router in (health, ready, metrics, models, datasets, jobs, sweeps, events, artifacts):
         app.include_router(router)

@@ -11,6 +11,7 @@ import logging
 from typing import Any, Literal, cast
 
 from celery import Celery
+from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
 from sqlalchemy import select, update
 from sqlalchemy.exc import DBAPIError
@@ -28,6 +29,11 @@ TASK = "dianaq.run_job"
 QUEUES: dict[Device, str] = {"any": "dianaq.any", "cpu": "dianaq.cpu", "gpu": "dianaq.gpu"}
 """By what the jobs of a queue want to be trained on."""
 
+PING = "dianaq.ping"
+"""The task that shows a worker that it consumes (`dianaq_worker.pulse`), and the exchange of its queues."""
+PING_QUEUE_SECONDS = 3600.0
+"""The broker forgets the queue of a worker that is gone; a living one uses it every few seconds, or makes it anew."""
+
 SEND_SECONDS = 2.0
 """A submission waits this long for a broker that does not answer, and then leaves the job to the sweeper."""
 
@@ -37,6 +43,13 @@ _log = logging.getLogger(__name__)
 def taken_by(kind: Kind) -> tuple[Device, ...]:
     """The jobs that a worker of this kind takes, by what they want to be trained on."""
     return ("any", kind)
+
+
+def ping_queue(worker: str) -> Queue:
+    """The queue that only this worker consumes, and only it sends to."""
+    name = f"{PING}.{worker}"
+    exchange = Exchange(PING)  # type: ignore[no-untyped-call]
+    return Queue(name, exchange, name, expires=PING_QUEUE_SECONDS)  # type: ignore[no-untyped-call]
 
 
 def make_celery(broker_url: str) -> Celery:
@@ -96,6 +109,15 @@ class JobQueue:
                 raise
             # It is sent twice at worst.
             _log.warning("job %s was sent, which could not be noted: %s", job_id, error)
+        return True
+
+    def ping(self, worker: str) -> bool:
+        """Send a message to the worker's own queue; False when the broker cannot be reached."""
+        try:
+            self._app.send_task(PING, queue=ping_queue(worker), retry=False)
+        except (OperationalError, OSError) as error:
+            _log.warning("the broker cannot be reached: %s", error)
+            return False
         return True
 
     def waiting(self) -> dict[Device, int]:

@@ -10,11 +10,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self, get_args
 
 from dianaq.errors import InvalidSpec
 
 PREFIX = "DIANAQ_"
+
+LogFormat = Literal["plain", "json"]
 
 MIN_KEY_CHARACTERS = 32
 """Keys are stored as a plain sha256, which is only safe for keys that nobody can guess."""
@@ -36,6 +38,9 @@ class Settings:
     owner: str = "default"
     """Whom `api_key` belongs to."""
 
+    log_format: LogFormat = "plain"
+    """Of what is written to stderr: lines for people, or a JSON object per line."""
+
     max_upload_bytes: int = 2 * 1024**3
     """CIFAR-10 as float32 is 0.7 GiB; ImageNet-sized data does not fit the in-memory training loop anyway."""
     min_free_bytes: int = 256 * 1024**2
@@ -49,6 +54,8 @@ class Settings:
     """How long a running job stays with a worker that gives no sign of life."""
     sweep_seconds: float = 5.0
     """How often workers look for jobs whose message or worker was lost."""
+    ping_seconds: float = 5.0
+    """How often an idle worker sends itself a message, to know that it still receives any."""
     resend_seconds: float = 30.0
     """A queued job is not sent again before this has passed."""
     max_losses: int = 3
@@ -131,6 +138,11 @@ class Settings:
                 f"got {len(self.api_key)}; `openssl rand -hex 32` makes a good one",
                 param="DIANAQ_API_KEY",
             )
+        if self.log_format not in get_args(LogFormat):
+            raise InvalidSpec(
+                f"DIANAQ_LOG_FORMAT takes {' or '.join(get_args(LogFormat))}, got {self.log_format!r}",
+                param="DIANAQ_LOG_FORMAT",
+            )
         if not self.owner.isascii() or not self.owner.replace("-", "").replace("_", "").isalnum():
             raise InvalidSpec(f"DIANAQ_OWNER takes letters, digits, - and _; got {self.owner!r}", param="DIANAQ_OWNER")
 
@@ -167,7 +179,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _parse(name: str, text: str, kind: str) -> object:
-    converters = {"Path": Path, "str": str, "int": int, "float": float}
+    converters = {"Path": Path, "str": str, "int": int, "float": float, "LogFormat": str}
     try:
         value = converters[kind](text)
     except ValueError:

@@ -14,7 +14,6 @@ from sqlalchemy.engine import make_url
 
 from dianaq_quant.training.device import DEVICE, GPU_MEMORY
 from dianaq_service.settings import PREFIX, Settings
-from dianaq_worker import alive
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -83,9 +82,3 @@ def test_postgresql_takes_the_place_of_sqlite_wherever_there_is_a_database() -> 
 def test_what_is_copied_exists_and_is_not_ignored(name: str) -> None:
     assert (ROOT / name).exists()
     assert f"!{name}" in (ROOT / ".dockerignore").read_text().splitlines()
-
-
-def test_the_worker_is_alive_after_a_sweep_and_not_before(settings: Settings) -> None:
-    assert not alive.is_alive(settings)
-    alive.mark(settings)
-    assert alive.is_alive(settings)

@@ -17,6 +17,7 @@ from time import monotonic
 from types import FrameType
 
 from dianaq_worker import processes
+from dianaq_worker.alive import PLACE
 from dianaq_worker.places import Place
 
 TICK_SECONDS = 0.1
@@ -79,7 +80,7 @@ class _Member:
         moment = monotonic()
         if self._process is None:
             if moment >= self._due:
-                env = os.environ | dict(self._place.env)
+                env = os.environ | dict(self._place.env) | {PLACE: self._place.name}
                 self._process = processes.spawn(self._command, env=env, log=sys.stderr.buffer)
                 self._started = moment
             return

@@ -6,16 +6,21 @@ so a child must be spawned by a thread that outlives it.
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 _TETHER = str(Path(__file__).with_name("tether.py"))
+PR_GET_PDEATHSIG = 2  # <linux/prctl.h>
+
+_log = logging.getLogger(__name__)
 
 
 def spawn(
@@ -61,6 +66,34 @@ def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> N
     # The group is gone when its last process is; its number is not given out again before that.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
+
+
+def restarter() -> Callable[[], None]:
+    """Something to call, from any thread, that starts this process anew: same number, parent, command and environment.
+
+    To its parent, be it a crew, a container or `dianaq up`, nothing has ended. Must be made by the main thread.
+    """
+    # Whether it ends with its parent is a property of the thread, and the one that calls exec takes the process over.
+    command = [sys.executable, *sys.orig_argv[1:]]
+    if _is_tethered():
+        command = [sys.executable, "-I", "-S", _TETHER, str(os.getppid()), "", "", *command]
+
+    def restart() -> None:
+        try:
+            os.execv(command[0], command)
+        except OSError:
+            _log.exception("%s cannot be started again, so the process ends", command)
+            os._exit(1)
+
+    return restart
+
+
+def _is_tethered() -> bool:
+    if sys.platform != "linux":
+        return False
+    number = ctypes.c_int(0)
+    ctypes.CDLL(None).prctl(PR_GET_PDEATHSIG, ctypes.byref(number))
+    return number.value != 0
 
 
 def describe_exit(code: int, *, out_of_memory: bool = False) -> str:

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import monotonic
 
@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dianaq.errors import DeadlineExceeded, DianaqError
 from dianaq.events import TERMINAL_STATES
+from dianaq_service import logs
 from dianaq_service.database import Database, JobRow
 from dianaq_service.jobs.families import settle
 from dianaq_service.queue import JobQueue, Kind
@@ -44,7 +45,11 @@ _log = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """Runs attempts one after the other, of jobs for its kind of worker, until it is told to stop."""
+    """Runs attempts one after the other, of jobs for its kind of worker, until it is told to stop.
+
+    Args:
+        renewed: called with every renewal of a lease.
+    """
 
     def __init__(
         self,
@@ -53,7 +58,9 @@ class Supervisor:
         queue: JobQueue,
         child: Sequence[str] | None = None,
         kind: Kind = "cpu",
+        renewed: Callable[[], None] = lambda: None,
     ) -> None:
+        self._renewed = renewed
         self._kind = kind
         self._settings = settings
         self._database = database
@@ -64,10 +71,24 @@ class Supervisor:
         self._environment = os.environ | replace(settings, api_key="").to_env()
         self._owner = f"{socket.gethostname()}:{os.getpid()}"
         self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._busy = False
 
     def stop(self) -> None:
         """End the running attempt, hand its job back, and take no other."""
         self._stopping.set()
+
+    def is_busy(self) -> bool:
+        """Whether a job is being claimed or run."""
+        return self._busy
+
+    def retire(self) -> bool:
+        """Take no other job; False, and nothing changes, while one is being run or when it was told to stop before."""
+        with self._lock:
+            if self._busy or self._stopping.is_set():
+                return False
+            self._stopping.set()
+            return True
 
     def run(self, hint: str) -> None:
         """Run an attempt of the job whose turn it is.
@@ -75,8 +96,16 @@ class Supervisor:
         Args:
             hint: the job that a message told of. It may be another's turn, and this one's message is sent anew.
         """
-        if self._stopping.is_set():
-            return
+        with self._lock:
+            if self._stopping.is_set():
+                return
+            self._busy = True
+        try:
+            self._run(hint)
+        finally:
+            self._busy = False
+
+    def _run(self, hint: str) -> None:
         settings = self._settings
         lease = settings.lease_seconds
         claimed = patiently(
@@ -86,6 +115,11 @@ class Supervisor:
             _log.info("no job waits; the message of job %s is dropped", hint)
             return
         job_id, attempt = claimed
+        with logs.bound(job_id=job_id, attempt=attempt):
+            self._run_attempt(hint, job_id, attempt)
+
+    def _run_attempt(self, hint: str, job_id: str, attempt: int) -> None:
+        settings = self._settings
         _log.info("job %s: attempt %d", job_id, attempt)
         if hint != job_id:
             self._pass_on(hint)
@@ -152,6 +186,7 @@ class Supervisor:
                     return None
                 continue
             renewed = moment
+            self._renewed()
             if state is None:
                 deadline = deadline or moment + FINISH_SECONDS
             elif state == "cancelling":

@@ -1,4 +1,5 @@
-"""`/metrics`: what Prometheus scrapes, computed from the database, so that it is right with any number of workers.
+"""`/metrics`: what Prometheus scrapes, computed from the database, so that it is right with any number of workers,
+and this process's own latencies.
 
 It takes a key, like everything that tells what is done here (Prometheus: `authorization: {credentials: KEY}`); it says
 nothing about any one owner, and every label has few values.
@@ -33,7 +34,8 @@ def metrics(services: ServicesDep, _: Owner) -> Response:
     """Figures in the text format of Prometheus."""
     registry = CollectorRegistry()
     registry.register(_Figures(services.database))
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    answers = generate_latest(services.latencies.registry)
+    return Response(generate_latest(registry) + answers, media_type=CONTENT_TYPE_LATEST)
 
 
 class _Figures(Collector):

@@ -11,6 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dianaq_service import logs
 from dianaq_service.web.errors import RETRY, problem_of, respond
 
 HEADER = "X-Request-ID"
@@ -42,15 +43,18 @@ class RequestContext:
                 MutableHeaders(scope=message)[HEADER] = request_id
             await send(message)
 
-        try:
-            await self._app(scope, receive, send_with_id)
-        except ClientDisconnect:
-            _log.info("request %s: the client left", request_id)
-        except Exception as error:
-            problem = problem_of(error).model_copy(update={"request_id": request_id})
-            away = problem.status == HTTPStatus.SERVICE_UNAVAILABLE
-            what = (request_id, scope["method"], scope["path"], error if away else "")
-            _log.log(logging.WARNING if away else logging.ERROR, "request %s %s %s failed %s", *what, exc_info=not away)
-            if started:
-                raise
-            await respond(problem, RETRY if away else None)(scope, receive, send_with_id)
+        with logs.bound(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except ClientDisconnect:
+                _log.info("request %s: the client left", request_id)
+            except Exception as error:
+                problem = problem_of(error).model_copy(update={"request_id": request_id})
+                away = problem.status == HTTPStatus.SERVICE_UNAVAILABLE
+                what = (request_id, scope["method"], scope["path"], error if away else "")
+                _log.log(
+                    logging.WARNING if away else logging.ERROR, "request %s %s %s failed %s", *what, exc_info=not away
+                )
+                if started:
+                    raise
+                await respond(problem, RETRY if away else None)(scope, receive, send_with_id)

@@ -14,6 +14,7 @@ from dianaq_service.queue import JobQueue
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
 from dianaq_service.uploads.inspect import Inspector
+from dianaq_service.web.latency import Latencies
 
 
 @dataclass(frozen=True)
@@ -29,4 +30,5 @@ class Services:
     """The last check of each part, which may still run (`dianaq_service.web.ready`)."""
     stopping: Event = field(default_factory=Event)
     """Set when the server is asked to stop, so that streams end by themselves."""
+    latencies: Latencies = field(default_factory=Latencies)
     in_flight: InFlight = field(default_factory=InFlight)

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from dianaq.errors import DianaqError, DiskFull, JobCancelled, Problem
 from dianaq.events import LogBody
 from dianaq.spec import JobSpec
-from dianaq_service import disk
+from dianaq_service import disk, logs
 from dianaq_service.artifacts.repository import scan
 from dianaq_service.database import Database, DatasetRow, JobRow, ModelRow
 from dianaq_service.database.away import is_away
@@ -41,10 +41,10 @@ _log = logging.getLogger(__name__)
 
 
 def main(job_id: str, attempt: int) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Python ignores it. A library that fails to write would say so in words of its own, or not at all.
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     settings = Settings.from_env()
+    logs.configure(settings.log_format, logging.INFO, job_id=job_id, attempt=attempt)
     database = Database(settings.database)
     storage = Storage(settings.data_dir)
     recorder = Recorder(database, job_id, attempt, patience=settings.lease_seconds)
@@ -69,7 +69,7 @@ def main(job_id: str, attempt: int) -> int:
             _log.error("attempt %d of job %s ends, as the database stayed away: %s", attempt, job_id, error)
             return 4
         limits.make_room()
-        traceback.print_exc()
+        _log.exception("job %s failed", job_id)
         exceeded = limits.of_exception(error, settings)
         if exceeded is None:
             return _report(recorder, error)
