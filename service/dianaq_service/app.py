@@ -82,8 +82,7 @@ def start(settings: Settings) -> Services:
     storage.create()
     database = Database(settings.database)
     database.create_tables()
-    with database.write() as session:
-        configure(session, settings.owner, settings.api_key)
+    configure(database, settings.owner, settings.api_key)
     stopping = Event()
     queue = JobQueue(settings.broker_url, database)
     return Services(

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from dianaq.spec import Device
 from dianaq_service.database import Database, JobRow
+from dianaq_service.database.away import is_away
 from dianaq_service.database.tables import now
 from dianaq_service.disk import is_full
 
@@ -104,7 +105,7 @@ class JobQueue:
             with self._database.write() as session:
                 session.execute(update(JobRow).where(JobRow.id == job_id).values(sent=now()))
         except DBAPIError as error:
-            if not is_full(error):
+            if not (is_full(error) or is_away(error)):
                 raise
             # It is sent twice at worst.
             _log.warning("job %s was sent, which could not be noted: %s", job_id, error)

@@ -94,9 +94,11 @@ class Api:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, database_url: str) -> Settings:
     return Settings(
         data_dir=tmp_path / "data",
+        # SQLite lives in the data folder.
+        database_url="" if database_url.startswith("sqlite") else database_url,
         # Nobody listens there: jobs stay queued.
         broker_url="redis://127.0.0.1:1/0",
         api_key=make_key(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from databases import ON_BOTH
 
 from dianaq.errors import Problem
 from dianaq.events import Event, LogBody, ProgressBody
@@ -36,6 +37,7 @@ def _stream(api: Api, job: str, query: str = "", **headers: str) -> list[tuple[i
     return found
 
 
+@ON_BOTH
 def test_pages(api: Api) -> None:
     job = _history(api, logs=5)
     response = api.client.get(f"/v1/jobs/{job}/events", params={"after": -1})
@@ -81,6 +83,7 @@ def test_stream_ends_when_the_server_stops(api: Api) -> None:
     assert _stream(api, job) == []
 
 
+@ON_BOTH
 def test_an_event_and_its_condition_are_one(api: Api) -> None:
     job = str(api.submit()["id"])
     body = ProgressBody(stage="float", label="epoch 1/1", step=1, total=2)

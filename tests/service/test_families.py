@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from databases import ON_BOTH
 
 from dianaq.errors import Problem, WorkerLost
 from dianaq.events import ITERATIONS
@@ -14,6 +15,8 @@ from dianaq_service.database import DatasetRow, ModelRow
 from dianaq_service.jobs.families import settle
 
 from .conftest import MODEL_INFO, ZOO, Api
+
+pytestmark = ON_BOTH
 
 LOST = WorkerLost("3 attempts of the job ended without a report")
 

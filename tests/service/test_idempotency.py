@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from databases import ON_BOTH
 from sqlalchemy import func, select, update
 
 from dianaq.resources import Job
@@ -96,6 +97,7 @@ def test_every_post_route_is_tried_here(settings: Settings) -> None:
     assert set(POSTS) == {path for path, methods in paths.items() if "post" in methods}
 
 
+@ON_BOTH
 @pytest.mark.parametrize("path", POSTS)
 def test_is_done_once(api: Api, path: str) -> None:
     send = POSTS[path](api)
@@ -138,6 +140,7 @@ def test_a_key_belongs_to_one_request(api: Api, path: str, options: Any, inspect
     assert len(api.files()) == 1
 
 
+@ON_BOTH
 def test_keys_belong_to_an_owner(api: Api) -> None:
     mine = _post(api, "/v1/models?name=n", "k", content=b"a model").json()
     theirs = _post(api, "/v1/models?name=n", "k", content=b"other", headers=api.bob)
@@ -217,6 +220,7 @@ def test_the_answer_and_what_it_tells_of_are_one(api: Api, monkeypatch: pytest.M
     assert send("k").status_code == 201
 
 
+@ON_BOTH
 def test_of_two_processes_the_second_gives_the_answer_of_the_first(api: Api) -> None:
     database = api.services.database
     answer = Job.model_validate(api.submit())
@@ -238,6 +242,7 @@ def test_of_two_processes_the_second_gives_the_answer_of_the_first(api: Api) -> 
         assert session.get(ModelRow, "mdl_late") is None
 
 
+@ON_BOTH
 def test_keys_expire(api: Api) -> None:
     send = POSTS["/v1/models"](api)
     first = send("k").json()

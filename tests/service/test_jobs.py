@@ -6,12 +6,15 @@ import os
 from typing import Any
 
 import pytest
+from databases import ON_BOTH
 
 from dianaq.errors import Problem
 from dianaq.resources import Job, Page
 from dianaq_service.jobs import kinds
 
 from .conftest import Api
+
+pytestmark = ON_BOTH
 
 
 def test_a_submitted_job_is_queued_even_without_a_broker(api: Api) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from databases import ON_BOTH
 from prometheus_client.parser import text_string_to_metric_families
 
 from dianaq_service.counters import observe
@@ -11,6 +12,8 @@ from dianaq_service.database import JobRow
 from dianaq_service.database.tables import now
 
 from .conftest import Api
+
+pytestmark = ON_BOTH
 
 
 def scrape(api: Api) -> dict[tuple[str, str], float]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import ON_BOTH
 from sqlalchemy import func, select
 
 from dianaq_service.database import ArtifactRow, DatasetRow, EventRow, JobRow, ModelRow
@@ -21,6 +22,8 @@ from dianaq_service.retention.housekeeper import Housekeeper
 from dianaq_service.settings import Settings
 
 from .conftest import Api
+
+pytestmark = ON_BOTH
 
 OLD = timedelta(days=1000)
 

@@ -55,8 +55,7 @@ def test_a_configured_key_replaces_the_one_before(settings: Settings) -> None:
     database.create_tables()
     old, new = make_key(), make_key()
     for key in (old, new):
-        with database.write() as session:
-            configure(session, "alice", key)
+        configure(database, "alice", key)
     with database.read() as session:
         assert (owner_of(session, old), owner_of(session, new)) == (None, "alice")
     database.close()

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from databases import ON_BOTH
 
 from dianaq.errors import Problem, QuantisationError
 from dianaq.resources import Job, Page
@@ -49,6 +50,7 @@ def table(api: Api, sweep_id: str) -> SweepTable:
     return SweepTable.model_validate(api.client.get(f"/v1/sweeps/{sweep_id}/table").json())
 
 
+@ON_BOTH
 def test_one_submission_makes_a_job_for_every_point_in_the_order_of_the_grid(api: Api) -> None:
     sweep = submit(api, GRID, recipe={"preset": "qat-fast"})
     assert sweep.states == {"queued": 6}
@@ -139,6 +141,7 @@ def test_sweeps_are_listed_newest_first_with_the_states_of_their_jobs(api: Api) 
     assert [page["items"][0]["id"] for page in pages] == [second.id, first.id]
 
 
+@ON_BOTH
 def test_cancelling_a_sweep_cancels_what_has_not_ended(api: Api) -> None:
     sweep = submit(api, {"recipe.seed": [0, 1, 2]})
     running, done, queued = (job.id for job in sweep.jobs)
@@ -161,6 +164,7 @@ def test_a_sweep_may_wait_for_another_job(api: Api) -> None:
     assert settle(api.services.database) == ids
 
 
+@ON_BOTH
 def test_the_table_has_figures_and_costs(api: Api) -> None:
     sweep = submit(api, {"recipe.seed": [0, 1, 2, 3]})
     done, bare, failed, queued = (job.id for job in sweep.jobs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from databases import ON_BOTH
 from sqlalchemy import text
 
 from dianaq.events import Event, EventBody, LogBody, MetricsBody, ProgressBody, StageBody
@@ -10,6 +11,8 @@ from dianaq_service.events import thinning
 from dianaq_service.events.repository import append, page
 
 from .conftest import Api
+
+pytestmark = ON_BOTH
 
 
 def _job(api: Api) -> str:

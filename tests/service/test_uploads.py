@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
+from databases import ON_BOTH
 from onnx import TensorProto, helper, numpy_helper
 from sqlalchemy import func, select
 
@@ -86,6 +87,7 @@ def test_model(api: Api, onnx_file: bytes) -> None:
     assert api.client.get("/v1/models", headers=api.bob).json()["items"] == []
 
 
+@ON_BOTH
 def test_the_same_bytes_are_kept_once_per_owner(api: Api, npz_file: bytes) -> None:
     def upload(**headers: str) -> Dataset:
         response = api.client.post("/v1/datasets?name=d", content=npz_file, headers=headers)
@@ -102,6 +104,7 @@ def test_the_same_bytes_are_kept_once_per_owner(api: Api, npz_file: bytes) -> No
     assert api.client.get(f"/v1/datasets/{second.id}").status_code == 404
 
 
+@ON_BOTH
 @pytest.mark.parametrize("state", ["queued", "running", "cancelling"])
 def test_what_an_unfinished_job_needs_stays(api: Api, state: str) -> None:
     job = api.submit()

@@ -15,9 +15,11 @@ from .support import with_fakes
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, database_url: str) -> Settings:
     return Settings(
         data_dir=tmp_path / "data",
+        # SQLite lives in the data folder.
+        database_url="" if database_url.startswith("sqlite") else database_url,
         broker_url="redis://127.0.0.1:1/0",
         lease_seconds=2,
         cancel_grace_seconds=0.5,

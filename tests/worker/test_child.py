@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from databases import ON_BOTH
 from sqlalchemy import select
 
 from dianaq.events import MetricsBody, ProgressBody, StageBody
@@ -16,6 +17,8 @@ from dianaq_worker.child import recorder as recording
 from dianaq_worker.child.recorder import Overtaken, Recorder
 
 from .support import add_job, history, overtake, row_of
+
+pytestmark = ON_BOTH
 
 FILES = [Artifact(path="report.json", size=2, sha256="0" * 64)]
 

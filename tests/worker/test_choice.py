@@ -9,6 +9,7 @@ from itertools import takewhile
 from typing import Any
 
 import pytest
+from databases import ON_BOTH
 from sqlalchemy import update
 
 from dianaq_service.database import Database, JobRow
@@ -18,6 +19,8 @@ from dianaq_service.storage import Storage
 from dianaq_worker.choice import claim_best
 
 from .support import add_job_of, add_uploads, lose_worker, row_of
+
+pytestmark = ON_BOTH
 
 HOUR = 3600.0
 

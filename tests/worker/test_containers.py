@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 import yaml
+from sqlalchemy.engine import make_url
 
 from dianaq_quant.training.device import DEVICE, GPU_MEMORY
 from dianaq_service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+POSTGRES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.postgres.yml").read_text())
+"""What is laid over it."""
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 VARIABLES = {PREFIX + field.name.upper() for field in fields(Settings)} | {DEVICE, GPU_MEMORY}
 
@@ -59,6 +62,23 @@ def test_what_must_be_set_is_guarded_and_what_must_be_shared_is_shared() -> None
     assert all("healthcheck" in service for service in services.values())
     assert "ports" not in services["redis"]
     assert all(port.startswith("127.0.0.1:") for port in services["api"]["ports"])
+
+
+def test_postgresql_takes_the_place_of_sqlite_wherever_there_is_a_database() -> None:
+    services = POSTGRES["services"]
+    assert set(services) == {"postgres", *(n for n, s in COMPOSE["services"].items() if "build" in s)}
+    server = services["postgres"]
+    for name in ("api", "worker"):
+        url = make_url(services[name]["environment"]["DIANAQ_DATABASE_URL"].replace("${", "").replace("?", ""))
+        assert (url.drivername, url.host) == ("postgresql+psycopg", "postgres")
+        assert (url.username, url.database) == ("dianaq", "dianaq")
+        assert set(services[name]["environment"]) <= VARIABLES
+        assert services[name]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    assert (server["environment"]["POSTGRES_USER"], server["environment"]["POSTGRES_DB"]) == ("dianaq", "dianaq")
+    assert server["environment"]["POSTGRES_PASSWORD"].startswith("${DIANAQ_POSTGRES_PASSWORD:?")
+    assert "ports" not in server
+    assert "healthcheck" in server
+    assert [mount.split(":")[0] for mount in server["volumes"]] == list(POSTGRES["volumes"])
 
 
 @pytest.mark.parametrize("name", ["client", "service", "worker", "pyproject.toml", "README.md"])

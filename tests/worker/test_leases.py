@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+from databases import ON_BOTH
 from sqlalchemy import update
 
 from dianaq.events import LogBody
@@ -17,6 +18,8 @@ from dianaq_service.storage import Storage
 from dianaq_worker import leases
 
 from .support import add_job, history, row_of, states
+
+pytestmark = ON_BOTH
 
 
 @pytest.fixture

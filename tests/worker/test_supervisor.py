@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import psutil
 import pytest
+from databases import ON_BOTH
 
 from dianaq_service.artifacts import repository as artifacts
 from dianaq_service.database import Database
@@ -66,6 +67,7 @@ def in_stage(database: Database, job: str, stage: str) -> Callable[[], bool]:
     return lambda: row_of(database, job).stage == stage
 
 
+@ON_BOTH
 def test_success(database: Database, storage: Storage, supervisor: Supervisor) -> None:
     job = add_job(database, storage, fake.SUCCEED)
     supervisor.run(job)
@@ -141,6 +143,7 @@ def test_a_child_that_does_not_listen_is_killed_after_its_job_is_cancelled(
     assert row_of(database, job).losses == 0
 
 
+@ON_BOTH
 def test_killed_children_are_replaced_until_the_cap(
     database: Database, storage: Storage, supervisor: Supervisor
 ) -> None:
@@ -158,6 +161,7 @@ def test_killed_children_are_replaced_until_the_cap(
     assert row.error["type"] == "worker-lost"
 
 
+@ON_BOTH
 def test_stopping_hands_the_job_back(database: Database, storage: Storage, supervisor: Supervisor) -> None:
     job = add_job(database, storage, fake.IGNORE_CANCEL)
     with running(supervisor, job):
@@ -172,6 +176,7 @@ def test_stopping_hands_the_job_back(database: Database, storage: Storage, super
     assert row_of(database, job).attempt == 1, "a stopping supervisor takes nothing"
 
 
+@ON_BOTH
 def test_an_overtaken_child_is_ended(database: Database, storage: Storage, supervisor: Supervisor) -> None:
     job = add_job(database, storage, fake.HANG)
     with running(supervisor, job):

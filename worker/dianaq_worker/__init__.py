@@ -6,6 +6,7 @@ crew          a process for each place, where there are several
 choice        which of the waiting jobs is next
 leases        who holds a job; every change of hands is one conditional UPDATE
 supervisor    runs one attempt: claim, child process, heartbeat, end
+patience      what is done with a database that is away
 sweeper       finds jobs whose message or worker was lost
 child         the attempt itself; the only part that imports `dianaq_quant`
 processes     process groups that end with their parent, within limits

@@ -33,6 +33,7 @@ from dianaq_service.storage import Storage
 from dianaq_worker import leases, limits, processes
 from dianaq_worker.cgroup import MemoryGroup
 from dianaq_worker.choice import claim_best
+from dianaq_worker.patience import patiently
 
 TICK_SECONDS = 0.1
 LOOK_SECONDS = 1.0
@@ -106,7 +107,10 @@ class Supervisor:
 
     def _run(self, hint: str) -> None:
         settings = self._settings
-        claimed = claim_best(self._database, self._kind, self._owner, settings.lease_seconds, settings.priority_seconds)
+        lease = settings.lease_seconds
+        claimed = patiently(
+            lambda: claim_best(self._database, self._kind, self._owner, lease, settings.priority_seconds), lease
+        )
         if claimed is None:
             _log.info("no job waits; the message of job %s is dropped", hint)
             return
@@ -117,8 +121,8 @@ class Supervisor:
     def _run_attempt(self, hint: str, job_id: str, attempt: int) -> None:
         settings = self._settings
         _log.info("job %s: attempt %d", job_id, attempt)
-        if hint != job_id and leases.waits(self._database, hint):
-            self._queue.send(hint)
+        if hint != job_id:
+            self._pass_on(hint)
         for earlier in range(1, attempt):
             self._storage.discard_attempt(job_id, earlier)
         group = MemoryGroup(settings.cgroup, f"{job_id}-{attempt}", limits.memory(settings))
@@ -131,6 +135,13 @@ class Supervisor:
             processes.stop(child, settings.stop_grace_seconds)
         self._conclude(child.returncode, job_id, attempt, group, fault)
         group.close()
+
+    def _pass_on(self, hint: str) -> None:
+        try:
+            if leases.waits(self._database, hint):
+                self._queue.send(hint)
+        except SQLAlchemyError as error:
+            _log.warning("job %s is left to the sweepers: %s", hint, error)
 
     def _spawn(self, job_id: str, attempt: int, group: MemoryGroup) -> subprocess.Popen[bytes]:
         log = self._storage.log(job_id, attempt)
@@ -148,7 +159,7 @@ class Supervisor:
         """Returns when the child has exited, or must be stopped; gives the error that the job is to fail with."""
         lease = self._settings.lease_seconds
         look_every = min(LOOK_SECONDS, lease / 4)
-        hours, ran = self._deadline(job_id)
+        hours, ran = patiently(lambda: self._deadline(job_id), lease)
         started = renewed = looked = monotonic()
         deadline: float | None = None
         while child.poll() is None and not self._stopping.is_set():
@@ -166,6 +177,9 @@ class Supervisor:
             looked = moment
             try:
                 state = leases.renew(self._database, job_id, attempt, lease, moment - renewed)
+                if state is None and not self._ended_by(job_id, attempt):
+                    _log.warning("job %s: attempt %d was overtaken", job_id, attempt)
+                    return None
             except SQLAlchemyError as error:
                 _log.warning("job %s: the lease could not be renewed: %s", job_id, error)
                 if moment - renewed > lease:
@@ -174,9 +188,6 @@ class Supervisor:
             renewed = moment
             self._renewed()
             if state is None:
-                if not self._ended_by(job_id, attempt):
-                    _log.warning("job %s: attempt %d was overtaken", job_id, attempt)
-                    return None
                 deadline = deadline or moment + FINISH_SECONDS
             elif state == "cancelling":
                 deadline = deadline or moment + self._settings.cancel_grace_seconds
@@ -205,11 +216,12 @@ class Supervisor:
 
     def _conclude(self, code: int, job_id: str, attempt: int, group: MemoryGroup, fault: DianaqError | None) -> None:
         """Settle what the child left open; nothing if it has reported, or was overtaken."""
-        try:
+
+        def settle_all() -> None:
             if self._stopping.is_set() and fault is None:
                 leases.hand_back(self._database, job_id, attempt)
-            elif fault := fault or self._limit(code, group):
-                leases.fail(self._database, job_id, attempt, fault.problem())
+            elif found := fault or self._limit(code, group):
+                leases.fail(self._database, job_id, attempt, found.problem())
             else:
                 reason = processes.describe_exit(code, out_of_memory=group.has_killed())
                 if leases.lose(self._database, job_id, attempt, reason, self._settings.max_losses):
@@ -217,6 +229,9 @@ class Supervisor:
             for waiting in settle(self._database):
                 self._queue.send(waiting)
             self._clean(job_id, attempt)
+
+        try:
+            patiently(settle_all, self._settings.lease_seconds)
         except SQLAlchemyError:
             # The lease runs out, and a sweeper finds the job.
             _log.exception("job %s: the end of attempt %d could not be recorded", job_id, attempt)

@@ -43,6 +43,10 @@ class Database:
         if self.sqlite:
             event.listen(self._engine, "connect", _configure_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
+            self._reader = self._engine
+        else:
+            # As SQLite does: what a reader sees does not change under it, and it changes nothing.
+            self._reader = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         self._writer = self._engine.execution_options(writes=True)
         # SQLite lets one writer in at a time, and the others ask again after pauses that grow: of many threads some
         # are passed over for seconds. Within a process they stand in line instead.
@@ -62,7 +66,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A transaction that sees one state of the database and changes nothing."""
-        with Session(self._engine, expire_on_commit=False) as session:
+        with Session(self._reader, expire_on_commit=False) as session:
             yield session
 
     @contextmanager

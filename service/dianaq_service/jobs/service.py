@@ -101,11 +101,10 @@ def cancel(services: Services, owner: str, job_id: str, once: Once) -> Job:
         Conflict: the job has already succeeded or failed.
     """
     with services.database.write() as session:
-        find(session, owner, job_id)
-        if not ask_to_end(session, job_id):
-            row = find(session, owner, job_id)
-            if row.state not in ("cancelling", "cancelled"):
-                raise Conflict(f"job {job_id} has already {row.state} and cannot be cancelled")
+        # Locked: handed back, a job would be neither queued when asked for that, nor running when asked for this.
+        row = find(session, owner, job_id, lock=True)
+        if not ask_to_end(session, job_id) and row.state not in ("cancelling", "cancelled"):
+            raise Conflict(f"job {job_id} has already {row.state} and cannot be cancelled")
         session.expire_all()
         job = resource(services, find(session, owner, job_id))
         once.keep(session, job)
@@ -114,7 +113,10 @@ def cancel(services: Services, owner: str, job_id: str, once: Once) -> Job:
 
 
 def ask_to_end(session: Session, job_id: str) -> bool:
-    """Cancel a job that nobody has started, tell the attempt of one that runs; False for any other."""
+    """Cancel a job that nobody has started, tell the attempt of one that runs; False for any other.
+
+    Its row must be locked.
+    """
     return (
         move(session, job_id, "cancelled", is_in("queued"), cancel_requested=now()) is not None
         or move(session, job_id, "cancelling", is_in("running"), cancel_requested=now()) is not None
@@ -135,8 +137,7 @@ def delete(services: Services, owner: str, job_id: str) -> None:
         Conflict: it has not ended, or a job that has not ended starts from its checkpoint.
     """
     with services.database.write() as session:
-        row = find(session, owner, job_id)
-        session.refresh(row, with_for_update=True)
+        row = find(session, owner, job_id, lock=True)
         if row.state not in TERMINAL_STATES:
             raise Conflict(f"job {job_id} is {row.state}; cancel it, and delete it once it has ended")
         if (needed_by := successor(session, job_id)) is not None:
@@ -145,13 +146,17 @@ def delete(services: Services, owner: str, job_id: str) -> None:
     remove_files(services.storage, job_id)
 
 
-def find(session: Session, owner: str, job_id: str) -> JobRow:
+def find(session: Session, owner: str, job_id: str, *, lock: bool = False) -> JobRow:
     """The row of one of the owner's jobs.
+
+    Args:
+        lock: let nobody change it until the transaction ends.
 
     Raises:
         NotFound: there is none; other owners' jobs do not exist either.
     """
-    row = session.scalar(select(JobRow).where(JobRow.id == job_id, JobRow.owner == owner))
+    query = select(JobRow).where(JobRow.id == job_id, JobRow.owner == owner)
+    row = session.scalar(query.with_for_update() if lock else query)
     if row is None:
         raise NotFound(f"there is no job {job_id!r}", param="job_id")
     return row

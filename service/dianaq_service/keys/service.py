@@ -8,7 +8,7 @@ import secrets
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from dianaq_service.database import ApiKeyRow
+from dianaq_service.database import ApiKeyRow, Database
 
 
 def make_key() -> str:
@@ -25,11 +25,14 @@ def add(session: Session, owner: str, key: str, *, configured: bool = False) -> 
     session.merge(ApiKeyRow(sha256=_hash(key), owner=owner, configured=configured))
 
 
-def configure(session: Session, owner: str, key: str) -> None:
+def configure(database: Database, owner: str, key: str) -> None:
     """Make the operator's key valid, and the one that was configured before it invalid."""
-    session.execute(delete(ApiKeyRow).where(ApiKeyRow.configured))
-    if key:
-        add(session, owner, key, configured=True)
+    with database.write() as session:
+        # Several processes may start at once, and all add the same.
+        database.serialise(session, "configured key")
+        session.execute(delete(ApiKeyRow).where(ApiKeyRow.configured))
+        if key:
+            add(session, owner, key, configured=True)
 
 
 def owner_of(session: Session, key: str) -> str | None:

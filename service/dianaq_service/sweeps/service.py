@@ -75,7 +75,8 @@ def cancel(services: Services, owner: str, sweep_id: str, once: Once) -> SweepWi
     """
     with services.database.write() as session:
         row = find(session, owner, sweep_id)
-        for job_id in session.scalars(select(JobRow.id).where(JobRow.sweep_id == sweep_id).order_by(JobRow.id)).all():
+        jobs = select(JobRow.id).where(JobRow.sweep_id == sweep_id).order_by(JobRow.id)
+        for job_id in session.scalars(jobs.with_for_update()).all():
             ask_to_end(session, job_id)
         answer = _with_jobs(session, row)
         once.keep(session, answer)

@@ -94,7 +94,8 @@ def _keep(
                 placed = True
     except BaseException:
         if placed:
-            blob.unlink(missing_ok=True)
+            # Another upload of the content may count on the blob by now.
+            drop_blob(services.database, services.storage, owner, received.sha256)
         raise
     return resource
 

@@ -17,16 +17,21 @@ from dianaq.errors import (
     KeyInUse,
     NotFound,
     Problem,
+    ServiceUnavailable,
     Unauthorised,
 )
 from dianaq.spec import field_path
 from dianaq_service import disk
+from dianaq_service.database.away import is_away
 from dianaq_service.idempotency import REPLAYED_HEADER, Replay
 
 MEDIA_TYPE = "application/problem+json"
 
 RETRY_SECONDS = 1
-"""Most answers take less; an upload is looked into for some seconds."""
+"""Most answers take less; an upload is looked into for some seconds, and a server of a database restarts in some."""
+
+
+RETRY = {"Retry-After": str(RETRY_SECONDS)}
 
 
 def install(app: FastAPI) -> None:
@@ -61,6 +66,8 @@ def problem_of(error: Exception) -> Problem:
         return InsufficientStorage(
             "the service's disk is full, and nothing was changed; try again once its operator has made room"
         ).problem()
+    if is_away(error):
+        return ServiceUnavailable("the service's database does not answer; try again in a moment").problem()
     return Problem(
         type=DianaqError.slug,
         title=DianaqError.title,
@@ -72,8 +79,8 @@ async def _handle(request: Request, error: Exception) -> Response:
     headers = dict(getattr(error, "headers", None) or {})
     if isinstance(error, Unauthorised):
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, KeyInUse):
-        headers["Retry-After"] = str(RETRY_SECONDS)
+    if isinstance(error, KeyInUse | ServiceUnavailable):
+        headers |= RETRY
     more: dict[str, object] = {"request_id": request.state.request_id}
     problem = problem_of(error)
     if problem.status == HTTPStatus.METHOD_NOT_ALLOWED:

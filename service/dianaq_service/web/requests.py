@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import re
 import secrets
+from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dianaq_service import logs
-from dianaq_service.web.errors import problem_of, respond
+from dianaq_service.web.errors import RETRY, problem_of, respond
 
 HEADER = "X-Request-ID"
 _ACCEPTED = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -48,8 +49,11 @@ class RequestContext:
             except ClientDisconnect:
                 _log.info("request %s: the client left", request_id)
             except Exception as error:
-                _log.exception("request %s %s %s failed", request_id, scope["method"], scope["path"])
+                problem = problem_of(error).model_copy(update={"request_id": request_id})
+                away = problem.status == HTTPStatus.SERVICE_UNAVAILABLE
+                what = (request_id, scope["method"], scope["path"], error if away else "")
+                level = logging.WARNING if away else logging.ERROR
+                _log.log(level, "request %s %s %s failed %s", *what, exc_info=not away)
                 if started:
                     raise
-                problem = problem_of(error).model_copy(update={"request_id": request_id})
-                await respond(problem)(scope, receive, send_with_id)
+                await respond(problem, RETRY if away else None)(scope, receive, send_with_id)

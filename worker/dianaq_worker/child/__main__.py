@@ -10,6 +10,8 @@ import signal
 import sys
 import time
 import traceback
+from dataclasses import dataclass
+from pathlib import Path
 
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
@@ -20,12 +22,14 @@ from dianaq.spec import JobSpec
 from dianaq_service import disk, logs
 from dianaq_service.artifacts.repository import scan
 from dianaq_service.database import Database, DatasetRow, JobRow, ModelRow
+from dianaq_service.database.away import is_away
 from dianaq_service.jobs.start import checkpoint_file
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
 from dianaq_worker import limits
 from dianaq_worker.child.recorder import Overtaken, Recorder
 from dianaq_worker.leases import held
+from dianaq_worker.patience import patiently
 
 LOG_LINES = 20
 """How much of a traceback goes into the job's events; all of it is in the attempt's log."""
@@ -43,7 +47,7 @@ def main(job_id: str, attempt: int) -> int:
     logs.configure(settings.log_format, logging.INFO, job_id=job_id, attempt=attempt)
     database = Database(settings.database)
     storage = Storage(settings.data_dir)
-    recorder = Recorder(database, job_id, attempt)
+    recorder = Recorder(database, job_id, attempt, patience=settings.lease_seconds)
     try:
         disk.check_job(storage.root, settings.min_free_bytes)
         run(database, storage, recorder, job_id, attempt)
@@ -61,6 +65,9 @@ def main(job_id: str, attempt: int) -> int:
     except Exception as error:
         if disk.is_full(error):
             return _report_full(recorder, storage, job_id, attempt, error)
+        if is_away(error):
+            _log.error("attempt %d of job %s ends, as the database stayed away: %s", attempt, job_id, error)
+            return 4
         limits.make_room()
         _log.exception("job %s failed", job_id)
         exceeded = limits.of_exception(error, settings)
@@ -73,6 +80,31 @@ def main(job_id: str, attempt: int) -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class _Todo:
+    """What the pipeline is given."""
+
+    spec: JobSpec
+    model_path: Path | None
+    dataset_path: Path
+    start_from: Path | None
+
+
+def _look_up(database: Database, storage: Storage, job_id: str, attempt: int) -> _Todo:
+    with database.read() as session:
+        job = session.scalar(select(JobRow).where(JobRow.id == job_id, held(attempt)))
+        if job is None:
+            raise Overtaken
+        spec = JobSpec.model_validate(job.spec)
+        model = None if job.model_id is None else session.get_one(ModelRow, job.model_id)
+        return _Todo(
+            spec=spec,
+            model_path=None if model is None else storage.blob(job.owner, model.sha256),
+            dataset_path=storage.blob(job.owner, session.get_one(DatasetRow, job.dataset_id).sha256),
+            start_from=checkpoint_file(session, storage, job.owner, spec),
+        )
+
+
 def run(database: Database, storage: Storage, recorder: Recorder, job_id: str, attempt: int) -> None:
     """The pipeline, and the publication of what it made.
 
@@ -81,14 +113,7 @@ def run(database: Database, storage: Storage, recorder: Recorder, job_id: str, a
         Overtaken: another attempt has the job.
         DianaqError: the pipeline says what is wrong with the model, the data or the recipe.
     """
-    with database.read() as session:
-        job = session.scalar(select(JobRow).where(JobRow.id == job_id, held(attempt)))
-        if job is None:
-            raise Overtaken
-        spec = JobSpec.model_validate(job.spec)
-        model = None if job.model_id is None else session.get_one(ModelRow, job.model_id)
-        dataset = session.get_one(DatasetRow, job.dataset_id)
-        start_from = checkpoint_file(session, storage, job.owner, spec)
+    todo = patiently(lambda: _look_up(database, storage, job_id, attempt), recorder.patience)
     if recorder.should_stop():
         raise JobCancelled(f"job {job_id} was cancelled")
     # Imported here, and not above: what fails in it (a broken installation) is then reported like the rest.
@@ -98,13 +123,13 @@ def run(database: Database, storage: Storage, recorder: Recorder, job_id: str, a
     work.mkdir(parents=True)
     bundle = work / "bundle"
     pipeline.run(
-        spec,
-        model_path=None if model is None else storage.blob(job.owner, model.sha256),
-        dataset_path=storage.blob(job.owner, dataset.sha256),
+        todo.spec,
+        model_path=todo.model_path,
+        dataset_path=todo.dataset_path,
         out_dir=bundle,
         emit=recorder.emit,
         should_stop=recorder.should_stop,
-        start_from=start_from,
+        start_from=todo.start_from,
         snapshots=storage.inherit_snapshots(job_id, attempt),
     )
     files = scan(bundle)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -17,6 +18,9 @@ from dianaq_service.database import Database, JobRow
 from dianaq_service.events.repository import append
 from dianaq_service.jobs.states import is_in, move
 from dianaq_worker.leases import end_cancelled, held
+from dianaq_worker.patience import patiently
+
+T = TypeVar("T")
 
 PROGRESS_SECONDS = 0.5
 """Between two progress events of one label; the last step always gets one. Bounds a long job's history."""
@@ -29,9 +33,14 @@ class Overtaken(Exception):
 
 
 class Recorder:
-    """The pipeline's `emit` and `should_stop`, and the three ways in which a job can end."""
+    """The pipeline's `emit` and `should_stop`, and the three ways in which a job can end.
 
-    def __init__(self, database: Database, job_id: str, attempt: int) -> None:
+    Args:
+        patience: how many seconds to try again when the database is away.
+    """
+
+    def __init__(self, database: Database, job_id: str, attempt: int, patience: float = 0.0) -> None:
+        self.patience = patience
         self._database = database
         self._job_id = job_id
         self._attempt = attempt
@@ -56,13 +65,16 @@ class Recorder:
         if isinstance(body, MetricsBody):
             self._metrics.setdefault(body.stage, {}).update(body.values)
             values["metrics"] = self._metrics
-        with self._database.write() as session:
+
+        def write(session: Session) -> None:
             if append(session, self._job_id, body, held(self._attempt), **values) is None:
                 raise Overtaken
             if isinstance(body, StageBody) and body.seconds is not None:
                 observe(session, "stage_seconds", body.stage, body.seconds)
             if isinstance(body, ProgressBody):
                 self._count_steps(session, body)
+
+        self._write(write)
 
     def should_stop(self) -> bool:
         """Whether the job was cancelled, as of at most `LOOK_SECONDS` ago.
@@ -71,9 +83,7 @@ class Recorder:
             Overtaken: another attempt has the job.
         """
         if not self._cancelled and monotonic() - self._looked > LOOK_SECONDS:
-            with self._database.read() as session:
-                query = select(JobRow.state).where(JobRow.id == self._job_id, held(self._attempt))
-                state = session.scalar(query)
+            state = patiently(self._state, self.patience)
             if state is None:
                 raise Overtaken
             self._cancelled = state == "cancelling"
@@ -82,23 +92,45 @@ class Recorder:
 
     def succeed(self, files: list[Artifact]) -> bool:
         """Publish the artifacts and end the job; False when it was cancelled or overtaken in the meantime."""
-        with self._database.write() as session:
-            if move(session, self._job_id, "succeeded", held(self._attempt), is_in("running")) is None:
-                end_cancelled(session, self._job_id, self._attempt)
+
+        def write(session: Session) -> bool:
+            if move(session, self._job_id, "succeeded", held(self._attempt), is_in("running")) is not None:
+                artifacts.add(session, self._job_id, files)
+                return True
+            if end_cancelled(session, self._job_id, self._attempt):
                 return False
-            artifacts.add(session, self._job_id, files)
-            return True
+            # Written a moment ago, perhaps, by a transaction whose end got lost with its connection.
+            done = select(JobRow.id).where(JobRow.id == self._job_id, JobRow.attempt == self._attempt)
+            return session.scalar(done.where(is_in("succeeded"))) is not None
+
+        return self._write(write)
 
     def fail(self, problem: Problem) -> None:
         """End the job with an error; one that was being cancelled ends as cancelled."""
-        with self._database.write() as session:
+
+        def write(session: Session) -> None:
             if not end_cancelled(session, self._job_id, self._attempt):
                 move(session, self._job_id, "failed", held(self._attempt), error=problem)
 
+        self._write(write)
+
     def cancel(self) -> None:
         """End the job as cancelled."""
-        with self._database.write() as session:
-            end_cancelled(session, self._job_id, self._attempt)
+        self._write(lambda session: end_cancelled(session, self._job_id, self._attempt))
+
+    def _write(self, action: Callable[[Session], T]) -> T:
+        """A transaction, again while the database is away."""
+
+        def transaction() -> T:
+            with self._database.write() as session:
+                return action(session)
+
+        return patiently(transaction, self.patience)
+
+    def _state(self) -> str | None:
+        """The job's, as long as the attempt has it."""
+        with self._database.read() as session:
+            return session.scalar(select(JobRow.state).where(JobRow.id == self._job_id, held(self._attempt)))
 
     def _count_steps(self, session: Session, body: ProgressBody) -> None:
         """Count the steps since the progress event before, with their mean time."""

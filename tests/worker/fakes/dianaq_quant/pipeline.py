@@ -17,6 +17,8 @@ from dianaq.spec import JobSpec, checkpoint_of
 
 SUCCEED, REFUSE, BREAK, WAIT, IGNORE_CANCEL, HANG_ONCE, HANG = range(7)
 FILL_MEMORY, BURN, FILL_DISK, OPEN_FILES, CORE = range(7, 12)
+PLOD = 12
+"""Says something all the time, for three seconds."""
 FILL = 100
 """Writes until the disk is full."""
 MEMBERS = sorted(["bundle.zip", "htvm/model.onnx", "report.json", *map(checkpoint_of, ITERATIONS)])
@@ -71,6 +73,10 @@ def run(
     if behaviour in (IGNORE_CANCEL, HANG) or (behaviour == HANG_ONCE and attempt == 1):
         emit(StageBody(stage="float", status="started"))
         time.sleep(120)
+    for epoch in range(60 if behaviour == PLOD else 0):
+        emit(MetricsBody(stage="float", epoch=epoch, values={"loss": 1.0}))
+        should_stop()
+        time.sleep(0.05)
     for step in range(1, 6):
         emit(ProgressBody(stage="float", label="epoch 1/1", step=step, total=5))
     emit(MetricsBody(stage="float", epoch=1, values={"val_accuracy": 0.5}))
