@@ -45,11 +45,14 @@ def test_every_variable_is_one_that_is_read() -> None:
 
 
 def test_every_variable_of_the_documentation_is_one_that_is_read() -> None:
-    text = (ROOT / "docs" / "workers.md").read_text()
+    text = "".join((ROOT / "docs" / name).read_text() for name in ("workers.md", "operations.md"))
     named = set(re.findall(r"\bDIANAQ_[A-Z_]+\b", text))
     assert named <= VARIABLES
     limits = {name for name in VARIABLES if name.startswith("DIANAQ_CHILD_")}
-    assert limits | {"DIANAQ_GPUS", "DIANAQ_CPU_WORKERS", "DIANAQ_CGROUP", "DIANAQ_PRIORITY_SECONDS"} <= named
+    assert (
+        limits | {"DIANAQ_LOG_FORMAT", "DIANAQ_GPUS", "DIANAQ_CPU_WORKERS", "DIANAQ_CGROUP", "DIANAQ_PRIORITY_SECONDS"}
+        <= named
+    )
 
 
 def test_what_must_be_set_is_guarded_and_what_must_be_shared_is_shared() -> None:

@@ -52,9 +52,8 @@ class RequestContext:
                 problem = problem_of(error).model_copy(update={"request_id": request_id})
                 away = problem.status == HTTPStatus.SERVICE_UNAVAILABLE
                 what = (request_id, scope["method"], scope["path"], error if away else "")
-                _log.log(
-                    logging.WARNING if away else logging.ERROR, "request %s %s %s failed %s", *what, exc_info=not away
-                )
+                level = logging.WARNING if away else logging.ERROR
+                _log.log(level, "request %s %s %s failed %s", *what, exc_info=not away)
                 if started:
                     raise
                 await respond(problem, RETRY if away else None)(scope, receive, send_with_id)
