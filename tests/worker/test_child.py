@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from dianaq.events import MetricsBody, ProgressBody, StageBody
 from dianaq.resources import Artifact
@@ -12,6 +18,7 @@ from dianaq_service.database import CounterRow, Database
 from dianaq_service.jobs.states import is_in, move
 from dianaq_service.storage import Storage
 from dianaq_worker import leases
+from dianaq_worker.child import patience
 from dianaq_worker.child import recorder as recording
 from dianaq_worker.child.recorder import Overtaken, Recorder
 
@@ -114,3 +121,61 @@ def test_a_result_that_comes_after_the_cancellation_is_not_published(
     assert row_of(database, job).state == "cancelled"
     with database.read() as session:
         assert artifacts.listing(session, job) == []
+
+
+class Away:
+    """A database that goes away: so many times before a transaction, or after its commit."""
+
+    def __init__(self, database: Database, times: int, *, after: bool, error: str = "the connection is lost") -> None:
+        self.read = database.read
+        self._database, self._left, self._after = database, times, after
+        self._error = OperationalError("", {}, Exception(error))
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        if self._left and not self._after:
+            self._left -= 1
+            raise self._error
+        with self._database.write() as session:
+            yield session
+        if self._left:
+            self._left -= 1
+            raise self._error
+
+
+@pytest.fixture
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "PAUSE_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("no_pause")
+@pytest.mark.parametrize("after", [False, True])
+def test_a_database_that_is_away_for_a_moment_is_outlasted(database: Database, job: str, after: bool) -> None:
+    recorder = Recorder(cast(Database, Away(database, 3, after=after)), job, 1)
+    recorder.emit(StageBody(stage="float", status="started"))
+    recorder = Recorder(cast(Database, Away(database, 1, after=after)), job, 1)
+    assert recorder.succeed(FILES)
+    assert row_of(database, job).state == "succeeded"
+    with database.read() as session:
+        assert artifacts.listing(session, job) == FILES
+
+
+@pytest.mark.usefixtures("no_pause")
+def test_one_that_stays_away_is_an_error(database: Database, job: str) -> None:
+    away = cast(Database, Away(database, 1, after=False))
+    with pytest.raises(OperationalError):
+        Recorder(away, job, 1, patience=-1).emit(StageBody(stage="float", status="started"))
+
+
+@pytest.mark.usefixtures("no_pause")
+def test_a_success_that_was_overtaken_while_the_database_was_away_is_none(database: Database, job: str) -> None:
+    class Overtaking(Away):
+        @contextmanager
+        def write(self) -> Iterator[Session]:
+            if self._left:
+                overtake(database, job)
+            with super().write() as session:
+                yield session
+
+    assert not Recorder(cast(Database, Overtaking(database, 1, after=False)), job, 1).succeed(FILES)
+    assert row_of(database, job).state == "running"

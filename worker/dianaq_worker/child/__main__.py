@@ -43,7 +43,7 @@ def main(job_id: str, attempt: int) -> int:
     settings = Settings.from_env()
     database = Database(settings.database)
     storage = Storage(settings.data_dir)
-    recorder = Recorder(database, job_id, attempt)
+    recorder = Recorder(database, job_id, attempt, settings.lease_seconds)
     try:
         disk.check_job(storage.root, settings.min_free_bytes)
         run(database, storage, recorder, job_id, attempt)

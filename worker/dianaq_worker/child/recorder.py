@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -16,12 +17,19 @@ from dianaq_service.counters import observe
 from dianaq_service.database import Database, JobRow
 from dianaq_service.events.repository import append
 from dianaq_service.jobs.states import is_in, move
+from dianaq_worker.child.patience import outlast
 from dianaq_worker.leases import end_cancelled, held
 
 PROGRESS_SECONDS = 0.5
 """Between two progress events of one label; the last step always gets one. Bounds a long job's history."""
 LOOK_SECONDS = 1.0
 """Between two looks at whether the job was cancelled."""
+
+
+PATIENCE_SECONDS = 30.0
+"""How long the database may be away: as long as a lease, because after that the job is another attempt's."""
+
+T = TypeVar("T")
 
 
 class Overtaken(Exception):
@@ -31,8 +39,9 @@ class Overtaken(Exception):
 class Recorder:
     """The pipeline's `emit` and `should_stop`, and the three ways in which a job can end."""
 
-    def __init__(self, database: Database, job_id: str, attempt: int) -> None:
+    def __init__(self, database: Database, job_id: str, attempt: int, patience: float = PATIENCE_SECONDS) -> None:
         self._database = database
+        self._patience = patience
         self._job_id = job_id
         self._attempt = attempt
         self._metrics: dict[str, dict[str, float]] = {}
@@ -56,13 +65,16 @@ class Recorder:
         if isinstance(body, MetricsBody):
             self._metrics.setdefault(body.stage, {}).update(body.values)
             values["metrics"] = self._metrics
-        with self._database.write() as session:
+
+        def record(session: Session) -> None:
             if append(session, self._job_id, body, held(self._attempt), **values) is None:
                 raise Overtaken
             if isinstance(body, StageBody) and body.seconds is not None:
                 observe(session, "stage_seconds", body.stage, body.seconds)
             if isinstance(body, ProgressBody):
                 self._count_steps(session, body)
+
+        self._write(record)
 
     def should_stop(self) -> bool:
         """Whether the job was cancelled, as of at most `LOOK_SECONDS` ago.
@@ -71,10 +83,8 @@ class Recorder:
             Overtaken: another attempt has the job.
         """
         if not self._cancelled and monotonic() - self._looked > LOOK_SECONDS:
-            with self._database.read() as session:
-                query = select(JobRow.state).where(JobRow.id == self._job_id, held(self._attempt))
-                state = session.scalar(query)
-            if state is None:
+            state = outlast(self._state, self._patience)
+            if state not in ("running", "cancelling"):
                 raise Overtaken
             self._cancelled = state == "cancelling"
             self._looked = monotonic()
@@ -82,23 +92,43 @@ class Recorder:
 
     def succeed(self, files: list[Artifact]) -> bool:
         """Publish the artifacts and end the job; False when it was cancelled or overtaken in the meantime."""
-        with self._database.write() as session:
+
+        def publish(session: Session) -> bool:
             if move(session, self._job_id, "succeeded", held(self._attempt), is_in("running")) is None:
                 end_cancelled(session, self._job_id, self._attempt)
                 return False
             artifacts.add(session, self._job_id, files)
             return True
 
+        # Where the answer to the first try was lost, the second finds the job as that one left it.
+        return self._write(publish) or outlast(self._state, self._patience) == "succeeded"
+
     def fail(self, problem: Problem) -> None:
         """End the job with an error; one that was being cancelled ends as cancelled."""
-        with self._database.write() as session:
+
+        def end(session: Session) -> None:
             if not end_cancelled(session, self._job_id, self._attempt):
                 move(session, self._job_id, "failed", held(self._attempt), error=problem)
 
+        self._write(end)
+
     def cancel(self) -> None:
         """End the job as cancelled."""
-        with self._database.write() as session:
-            end_cancelled(session, self._job_id, self._attempt)
+        self._write(lambda session: end_cancelled(session, self._job_id, self._attempt))
+
+    def _write(self, action: Callable[[Session], T]) -> T:
+        def once() -> T:
+            with self._database.write() as session:
+                return action(session)
+
+        return outlast(once, self._patience)
+
+    def _state(self) -> str | None:
+        """The job's state; None if it is another attempt's."""
+        with self._database.read() as session:
+            return session.scalar(
+                select(JobRow.state).where(JobRow.id == self._job_id, JobRow.attempt == self._attempt)
+            )
 
     def _count_steps(self, session: Session, body: ProgressBody) -> None:
         """Count the steps since the progress event before, with their mean time."""
