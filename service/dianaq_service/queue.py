@@ -8,6 +8,7 @@ is sent after the job's row is committed, and workers look for jobs whose messag
 from __future__ import annotations
 
 import logging
+from itertools import takewhile
 from typing import Any, Literal, cast
 
 from celery import Celery
@@ -92,23 +93,28 @@ class JobQueue:
         }
         self._database = database
 
-    def send(self, job_id: str) -> bool:
-        """Tell some worker about a job; False when the broker cannot be reached."""
+    def send(self, *job_ids: str) -> bool:
+        """Tell some worker about each job; False when the broker cannot be reached, and the rest is not sent."""
         with self._database.read() as session:
-            device = session.scalar(select(JobRow.device).where(JobRow.id == job_id))
-        try:
-            self._app.send_task(TASK, args=[job_id], queue=QUEUES[cast("Device", device or "any")], retry=False)
-        except (OperationalError, OSError) as error:
-            _log.warning("job %s was not sent, the broker cannot be reached: %s", job_id, error)
-            return False
+            query = select(JobRow.id, JobRow.device).where(JobRow.id.in_(job_ids))
+            devices = {job_id: cast("Device", device) for job_id, device in session.execute(query)}
+        sent = list(takewhile(lambda job_id: self._publish(job_id, devices.get(job_id, "any")), job_ids))
         try:
             with self._database.write() as session:
-                session.execute(update(JobRow).where(JobRow.id == job_id).values(sent=now()))
+                session.execute(update(JobRow).where(JobRow.id.in_(sent)).values(sent=now()))
         except DBAPIError as error:
             if not (is_full(error) or is_away(error)):
                 raise
-            # It is sent twice at worst.
-            _log.warning("job %s was sent, which could not be noted: %s", job_id, error)
+            # They are sent twice at worst.
+            _log.warning("jobs %s were sent, which could not be noted: %s", ", ".join(sent), error)
+        return len(sent) == len(job_ids)
+
+    def _publish(self, job_id: str, device: Device) -> bool:
+        try:
+            self._app.send_task(TASK, args=[job_id], queue=QUEUES[device], retry=False)
+        except (OperationalError, OSError) as error:
+            _log.warning("job %s was not sent, the broker cannot be reached: %s", job_id, error)
+            return False
         return True
 
     def ping(self, worker: str) -> bool:

@@ -20,6 +20,9 @@ from .stack import Stack
 
 OWNER = "default"
 
+COLUMNS = {"id", "name", "sha256", "size", "created"}
+"""Of an upload's row, that a resource has as they are."""
+
 Length = Literal["short", "long"]
 
 EPOCHS: dict[Length, int] = {"short": 12, "long": 120}
@@ -78,5 +81,5 @@ def plant(stack: Stack, reference: Reference) -> None:
     with stack.database.write() as session:
         for table, upload in rows:
             session.add(
-                table(owner=OWNER, **upload.model_dump(exclude={"info"}), info=upload.info.model_dump(mode="json"))
+                table(owner=OWNER, **upload.model_dump(include=COLUMNS), info=upload.info.model_dump(mode="json"))
             )

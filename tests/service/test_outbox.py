@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from threading import Event, Thread
 from typing import cast
 
@@ -16,21 +16,30 @@ PATIENCE_SECONDS = 20
 
 
 class Broker:
-    """In the place of the queue: answers each sending when it is told to, and as it is told."""
+    """In the place of the queue: takes ids, and answers when it is told to, as it is told."""
 
     def __init__(self) -> None:
-        self.sent: list[str] = []
+        self.batches: list[tuple[str, ...]] = []
         self.answer: Callable[[], bool] = lambda: True
-        self.goes_on, self.idle = Event(), Event()
+        self.closed = False
+        self._asked, self._answers = Event(), Event()
 
-    def send(self, job_id: str) -> bool:
-        self.sent.append(job_id)
-        self.idle.set()
-        assert self.goes_on.wait(PATIENCE_SECONDS)
+    def send(self, *job_ids: str) -> bool:
+        self.batches.append(job_ids)
+        self._asked.set()
+        assert self._answers.wait(PATIENCE_SECONDS)
+        self._answers.clear()
         return self.answer()
 
     def close(self) -> None:
-        self.sent.append("closed")
+        self.closed = True
+
+    def wait_until_asked(self) -> None:
+        assert self._asked.wait(PATIENCE_SECONDS)
+        self._asked.clear()
+
+    def reply(self) -> None:
+        self._answers.set()
 
 
 @pytest.fixture
@@ -39,65 +48,55 @@ def broker() -> Broker:
 
 
 @pytest.fixture
-def outbox(broker: Broker) -> Outbox:
+def outbox(broker: Broker) -> Iterator[Outbox]:
     outbox = Outbox(cast(JobQueue, broker))
     outbox.start()
-    return outbox
+    yield outbox
+    broker.reply()
+    if not broker.closed:
+        outbox.close()
 
 
-def put(outbox: Outbox, broker: Broker, *ids: str) -> None:
-    """Put ids in while the first of them hangs at the broker."""
-    broker.goes_on.clear()
-    broker.idle.clear()
-    outbox.put(ids[0])
-    assert broker.idle.wait(PATIENCE_SECONDS)
-    for job_id in ids[1:]:
+def put_behind_one(outbox: Outbox, broker: Broker, *ids: str) -> None:
+    """Put ids in while another hangs at the broker."""
+    outbox.put("first")
+    broker.wait_until_asked()
+    for job_id in ids:
         outbox.put(job_id)
 
 
-def drain(outbox: Outbox, broker: Broker) -> list[str]:
-    """What was sent, once all that was put in is dealt with."""
-    broker.goes_on.set()
-    outbox.put("last")
-    while broker.sent[-1] != "last":
-        outbox.join(0.01)
-    outbox.close()
-    return broker.sent
-
-
-def test_jobs_are_sent_in_their_order_whatever_the_broker_takes(outbox: Outbox, broker: Broker) -> None:
-    put(outbox, broker, "a", "b", "c")
-    assert broker.sent == ["a"]
-    assert drain(outbox, broker) == ["a", "b", "c", "last", "closed"]
+def test_those_that_come_while_others_are_sent_go_together(outbox: Outbox, broker: Broker) -> None:
+    put_behind_one(outbox, broker, "a", "b", "c")
+    broker.reply()
+    broker.wait_until_asked()
+    assert broker.batches == [("first",), ("a", "b", "c")]
 
 
 @pytest.mark.parametrize("error", [None, SQLAlchemyError("no database")])
-def test_where_one_cannot_be_sent_those_behind_it_are_left_to_the_sweeper(
+def test_what_comes_behind_one_that_cannot_be_sent_is_left_to_the_sweeper(
     outbox: Outbox, broker: Broker, error: Exception | None
 ) -> None:
     def fails() -> bool:
-        broker.answer = lambda: True
         if error is not None:
             raise error
         return False
 
     broker.answer = fails
-    put(outbox, broker, "a", "b", "c")
-    broker.goes_on.set()
-    while outbox.waits():
+    put_behind_one(outbox, broker, "a", "b")
+    broker.reply()
+    while outbox.waiting:
         outbox.join(0.01)
-    assert drain(outbox, broker) == ["a", "last", "closed"]
+    outbox.put("last")
+    broker.wait_until_asked()
+    assert broker.batches == [("first",), ("last",)]
 
 
-@pytest.mark.parametrize("taken", [True, False])
-def test_closing_waits_for_the_one_that_is_under_way_alone(outbox: Outbox, broker: Broker, taken: bool) -> None:
-    put(outbox, broker, "a", "b")
-    broker.answer = lambda: taken
+def test_closing_waits_for_what_is_under_way_alone(outbox: Outbox, broker: Broker) -> None:
+    put_behind_one(outbox, broker, "a")
     closing = Thread(target=outbox.close)
     closing.start()
     closing.join(0.1)
     assert closing.is_alive()
-    broker.goes_on.set()
+    broker.reply()
     closing.join(PATIENCE_SECONDS)
-    assert not closing.is_alive()
-    assert broker.sent == ["a", "closed"]
+    assert (broker.closed, broker.batches) == (True, [("first",)])
