@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -20,8 +22,9 @@ import pytest
 
 REQUIRED = "DIANAQ_REQUIRE_POSTGRESQL"
 """Set where a run without PostgreSQL would be a mistake: in CI."""
-STOP_SECONDS = 30
-OPTIONS = "-c fsync=off -c full_page_writes=off -c max_connections=100 -c shared_buffers=32MB"
+WAIT_SECONDS = 60
+"""Starting takes a tenth of one, on a machine that does nothing else."""
+OPTIONS = ("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=100", "-c", "shared_buffers=32MB")
 
 
 @dataclass
@@ -34,43 +37,64 @@ class Postgres:
     folder: Path
     programs: Path
 
+    def __post_init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
     def initialise(self) -> None:
         """Make the server's files. Its superuser is `dianaq`."""
         data = ["-D", str(self.folder / "data"), "-U", "dianaq", "-A", "trust", "-E", "UTF8", "--no-sync"]
-        self._run("initdb", *data, "--locale=C.UTF-8")
+        command = self._command("initdb", *data, "--locale=C.UTF-8")
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=WAIT_SECONDS)
+        assert done.returncode == 0, done.stderr
 
     def start(self) -> None:
-        """Returns when it takes connections."""
-        options = f"{OPTIONS} -c listen_addresses='' -c unix_socket_directories={self.folder}"
-        log = str(self.folder / "log")
-        self._run("pg_ctl", "-D", str(self.folder / "data"), "-l", log, "-w", "-o", options, "start")
+        """Returns when it takes connections. It dies with the thread that called this, however that ends."""
+        options = [*OPTIONS, "-c", "listen_addresses=", "-c", f"unix_socket_directories={self.folder}"]
+        command = self._command("postgres", "-D", str(self.folder / "data"), *options)
+        with self._log.open("a") as log:
+            self._process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            try:
+                self._connect().close()
+            except psycopg.OperationalError:
+                assert self._process.poll() is None, self._log.read_text()
+                assert time.monotonic() < deadline, self._log.read_text()
+                time.sleep(0.02)
+            else:
+                return
 
     def stop(self) -> None:
         """End it, and every connection with it."""
-        self._run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-m", "immediate", "stop")
+        if self._process is not None:
+            # https://www.postgresql.org/docs/current/server-shutdown.html
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait(WAIT_SECONDS)
+            self._process = None
 
     def waiting(self) -> int:
         """How many of its connections wait for a lock."""
-        with psycopg.connect(host=str(self.folder), user="dianaq", dbname="postgres") as connection:
+        with self._connect() as connection:
             row = connection.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'").fetchone()
         return row[0] if row else 0
 
     def create(self, name: str) -> str:
         """A new, empty database; gives its URL. It is a schema: as good to the tests, and made in milliseconds."""
-        with psycopg.connect(host=str(self.folder), user="dianaq", dbname="postgres") as connection:
+        with self._connect() as connection:
             connection.execute(f'CREATE SCHEMA "{name}"'.encode())
         return f"postgresql+psycopg://dianaq@/postgres?host={self.folder}&options=-csearch_path%3D{name}"
 
-    def _run(self, program: str, *arguments: str) -> None:
-        command = [str(self.programs / program), *arguments]
-        if os.geteuid() == 0:
-            # The server refuses to run as root.
-            command = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *command]
-        # Its files and not a pipe: the server would keep a pipe open.
-        with (self.folder / "output").open("a+") as output:
-            done = subprocess.run(command, cwd=self.folder, stdout=output, stderr=output, timeout=STOP_SECONDS)
-            output.seek(0)
-            assert done.returncode == 0, output.read()
+    @property
+    def _log(self) -> Path:
+        return self.folder / "log"
+
+    def _connect(self) -> psycopg.Connection:
+        return psycopg.connect(host=str(self.folder), user="dianaq", dbname="postgres")
+
+    def _command(self, program: str, *arguments: str) -> list[str]:
+        # The server refuses to run as root.
+        user = ["--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
+        return ["setpriv", "--pdeathsig=QUIT", *user, str(self.programs / program), *arguments]
 
 
 def _programs() -> Path | None:
