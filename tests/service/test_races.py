@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from databases import ON_BOTH, Postgres
+from databases import ON_BOTH, ON_POSTGRESQL, Postgres
 from sqlalchemy import func, select
+from sqlalchemy.exc import DBAPIError
 
 from dianaq.spec import JobSpec
 from dianaq_service.counters import count
-from dianaq_service.database import ApiKeyRow, CounterRow, ModelRow
+from dianaq_service.database import ApiKeyRow, CounterRow, Database, ModelRow, engine
+from dianaq_service.database.away import is_away
 from dianaq_service.jobs.service import add as add_job
 from dianaq_service.jobs.service import find
 from dianaq_service.jobs.states import is_in, move
@@ -23,8 +25,6 @@ from dianaq_service.retention.removal import remove_rows
 from dianaq_service.uploads import service as uploads
 
 from .conftest import Api
-
-ON_POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
 @contextmanager
@@ -186,3 +186,30 @@ def test_a_database_that_is_away_is_a_503_and_is_found_again(
         postgres_server.start()
     assert api.client.post("/v1/jobs", json=body).status_code == 201
     assert "Traceback" not in caplog.text
+
+
+@ON_POSTGRESQL
+def test_a_transaction_whose_process_stands_still_stops_nobody_for_long(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "IDLE_SECONDS", 1)
+
+    def stand_still_and_go_on(still: Database, other: Database) -> None:
+        with still.write() as session:
+            add(session, "alice", "key")
+            session.flush()
+            with other.write() as meantime:  # it waits for the row of the first
+                add(meantime, "bob", "key")
+            session.execute(select(1))
+
+    still, other = Database(database_url), Database(database_url)
+    still.create_tables()
+    try:
+        with pytest.raises(DBAPIError) as caught:
+            stand_still_and_go_on(still, other)
+        assert is_away(caught.value)
+        with other.read() as session:
+            assert owner_of(session, "key") == "bob"
+    finally:
+        still.close()
+        other.close()
