@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 from databases import ON_BOTH, Postgres
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
+from sqlalchemy.exc import DBAPIError
 
 from dianaq.spec import JobSpec
 from dianaq_service.counters import count
-from dianaq_service.database import ApiKeyRow, CounterRow, ModelRow
+from dianaq_service.database import ApiKeyRow, CounterRow, Database, ModelRow, engine
+from dianaq_service.database.away import is_away
 from dianaq_service.jobs.service import add as add_job
 from dianaq_service.jobs.service import find
 from dianaq_service.jobs.states import is_in, move
@@ -186,3 +188,28 @@ def test_a_database_that_is_away_is_a_503_and_is_found_again(
         postgres_server.start()
     assert api.client.post("/v1/jobs", json=body).status_code == 201
     assert "Traceback" not in caplog.text
+
+
+def test_a_process_that_is_stopped_in_a_transaction_does_not_keep_its_locks(
+    postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "POSTGRESQL_IDLE_SECONDS", 1)
+    stopped, other = Database(postgres), Database(postgres)
+    other.create_tables()
+    with other.write() as session:
+        add(session, "alice", "k" * 64)
+    rename = update(ApiKeyRow).values(owner="bob")
+
+    def stop_in_a_transaction() -> None:
+        with stopped.write() as session:
+            session.execute(rename)
+            with other.write() as second:  # waits for the lock of one that says nothing any more
+                second.execute(rename)
+
+    with pytest.raises(DBAPIError) as ended:
+        stop_in_a_transaction()
+    assert is_away(ended.value)
+    with stopped.read() as session:
+        assert session.scalar(select(ApiKeyRow.owner)) == "bob"
+    stopped.close()
+    other.close()

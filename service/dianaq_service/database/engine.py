@@ -20,6 +20,9 @@ from dianaq_service.database.migrations import migrate
 SQLITE_BUSY_SECONDS = 30
 """Writers queue up; every transaction of ours is short, so a longer wait means that something hangs."""
 
+POSTGRESQL_IDLE_SECONDS = 10
+"""A process that is stopped in the middle of a transaction keeps its locks, and nobody could take its job from it. The
+server ends the session of one that says nothing for so long; the pauses of ours are milliseconds."""
 
 DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql+psycopg")
 """What is installed with the service and tested with it."""
@@ -45,6 +48,7 @@ class Database:
             event.listen(self._engine, "begin", _begin_sqlite)
             self._reader = self._engine
         else:
+            event.listen(self._engine, "connect", _configure_postgresql)
             # As SQLite does: what a reader sees does not change under it, and it changes nothing.
             self._reader = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         self._writer = self._engine.execution_options(writes=True)
@@ -107,6 +111,12 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
     _insist(lambda: cursor.execute("PRAGMA journal_mode=WAL"))
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.close()
+
+
+def _configure_postgresql(connection: Any, _record: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{POSTGRESQL_IDLE_SECONDS}s'")
+    connection.commit()
 
 
 def _insist(statement: Callable[[], object]) -> None:
