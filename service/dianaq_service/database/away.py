@@ -8,8 +8,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError, TimeoutError
 
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _POSTGRESQL = ("08", "25P03", "53300", "57P")
-"""What SQLSTATEs of lost connections, too many of them, a transaction that stood still (`IDLE_SECONDS` of `engine`), and
-a server that shuts down or starts begin with
+"""What SQLSTATEs of connections that were lost, ended for their silence, or are too many, and of a server that shuts
+down or starts begin with
 (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
 
 

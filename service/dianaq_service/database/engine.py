@@ -20,10 +20,9 @@ from dianaq_service.database.migrations import migrate
 SQLITE_BUSY_SECONDS = 30
 """Writers queue up; every transaction of ours is short, so a longer wait means that something hangs."""
 
-
-IDLE_SECONDS = 10
-"""PostgreSQL ends a transaction whose process has not said a word for so long: it stands still, or its machine is gone,
-and with the rows that it has changed it would stop everybody who wants them."""
+POSTGRESQL_IDLE_SECONDS = 10
+"""A process that is stopped in the middle of a transaction keeps its locks, and nobody could take its job from it. The
+server ends the session of one that says nothing for so long; the pauses of ours are milliseconds."""
 
 DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql+psycopg")
 """What is installed with the service and tested with it."""
@@ -116,7 +115,7 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
 
 def _configure_postgresql(connection: Any, _record: object) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{POSTGRESQL_IDLE_SECONDS}s'")
     connection.commit()
 
 
