@@ -148,3 +148,5 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 ON_BOTH = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
 """For tests of what the two could do differently."""
+ON_POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+"""For tests of what SQLite does not do."""

@@ -10,19 +10,22 @@ import os
 import secrets
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import psutil
+from sqlalchemy import make_url, select
+from sqlalchemy.exc import OperationalError
 
 from dianaq import Client, DianaqError
-from dianaq_service.database import Database
+from dianaq_service.database import Database, JobRow
 from dianaq_service.keys.service import make_key
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
@@ -256,6 +259,35 @@ class Stack:
         parent = self.child(job_id).ppid()
         (found,) = (worker for worker in self.workers if worker.pid == parent)
         return found
+
+    def stand_still(self, job_id: str, *, locked: bool = False) -> tuple[Part, psutil.Process]:
+        """Stop supervisor and child of a job (`SIGSTOP`), at a moment at which they do, or do not, hold it locked."""
+        supervisor, child = self.supervisor_of(job_id), self.child(job_id)
+
+        def stopped() -> bool:
+            supervisor.pause()
+            child.suspend()
+            if self.is_locked(job_id) == locked:
+                return True
+            child.resume()
+            supervisor.resume()
+            return False
+
+        wait_for(stopped, f"a moment at which job {job_id} is {'' if locked else 'not '}locked")
+        return supervisor, child
+
+    def is_locked(self, job_id: str) -> bool:
+        """Whether a write to the job would have to wait: SQLite has one lock for all."""
+        try:
+            if self.database.sqlite:
+                with closing(sqlite3.connect(str(make_url(self.settings.database).database), timeout=0)) as connection:
+                    connection.execute("BEGIN IMMEDIATE")
+            else:
+                with self.database.write() as session:
+                    session.execute(select(JobRow.id).where(JobRow.id == job_id).with_for_update(nowait=True))
+        except (sqlite3.OperationalError, OperationalError):
+            return True
+        return False
 
     def logs(self) -> str:
         """What the parts have printed, for the reader of a failed test."""

@@ -76,7 +76,8 @@ def test_cancel_in_export(make_stack: MakeStack, short: Reference) -> None:
             child = stack.child(job.id)
             wait_for(lambda job=job: row(stack, job).stage in ("export", "verify"), "the job exports")
             child.suspend()
-            caught = row(stack, job).stage == "export" and row(stack, job).state == "running"
+            now = row(stack, job)
+            caught = (now.stage, now.state) == ("export", "running") and not stack.is_locked(job.id)
             if caught:
                 job.cancel()
             child.resume()
@@ -93,9 +94,7 @@ def test_cancel_a_job_that_loses_its_worker(make_stack: MakeStack, long: Referen
     with stack.client() as client:
         job = client.submit_job(long.spec)
         in_training(job)
-        supervisor, child = stack.supervisor_of(job.id), stack.child(job.id)
-        supervisor.pause()
-        child.suspend()
+        supervisor, child = stack.stand_still(job.id)
         assert job.cancel().state == "cancelling"
         child.kill()
         supervisor.kill()

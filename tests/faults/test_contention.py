@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 
 import pytest
 
@@ -15,15 +16,24 @@ from .aftermath import check_history
 from .conftest import MakeStack
 from .job import Reference
 from .recovery import Recorder
-from .watch import states
+from .watch import PATIENCE_SECONDS, states
 
 JOBS, CLIENTS, SUPERVISORS = 1_000, 10, 2
+
+
+_together: list[Barrier] = []
+"""Where this process waits for the other supervisors."""
+
+
+def meet_at(barrier: Barrier) -> None:
+    _together.append(barrier)
 
 
 def take_all(url: str, owner: str, ids: list[str]) -> list[str]:
     """Claim every job that is to be had, and end it well; what a supervisor and its child do, without the work."""
     database = Database(url)
     won = []
+    _together[0].wait(PATIENCE_SECONDS)
     for id in ids:
         attempt = leases.claim(database, id, owner, 30)
         if attempt is not None:
@@ -44,8 +54,9 @@ def test_each_of_a_thousand_jobs_is_claimed_once(make_stack: MakeStack, short: R
     with ThreadPoolExecutor(CLIENTS) as pool:
         ids = [id for made in pool.map(submit, [JOBS // CLIENTS] * CLIENTS) for id in made]
     url = stack.settings.database
+    context = get_context("spawn")
     with (
-        ProcessPoolExecutor(SUPERVISORS, get_context("spawn")) as pool,
+        ProcessPoolExecutor(SUPERVISORS, context, meet_at, (context.Barrier(SUPERVISORS),)) as pool,
         record.recovery(
             f"{SUPERVISORS} supervisors claim the same {JOBS:,} jobs", "each job has one of them", "all have ended"
         ),

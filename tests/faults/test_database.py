@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 
-import pytest
-from databases import Postgres
+from databases import ON_POSTGRESQL, Postgres
 
 from . import aftermath
 from .conftest import MakeStack
@@ -16,10 +15,8 @@ from .watch import in_training, running_again, trained, wait_for
 
 AWAY_SECONDS = 2 * SHORT["lease_seconds"]
 
-on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
-
-@on_postgresql
+@ON_POSTGRESQL
 def test_restart_of_postgresql(
     make_stack: MakeStack, long: Reference, record: Recorder, postgres_server: Postgres
 ) -> None:
@@ -41,7 +38,7 @@ def test_restart_of_postgresql(
         assert job.refresh().attempt == 1
 
 
-@on_postgresql
+@ON_POSTGRESQL
 def test_postgresql_is_away_for_longer_than_a_lease(
     make_stack: MakeStack, long: Reference, record: Recorder, postgres_server: Postgres
 ) -> None:

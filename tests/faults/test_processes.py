@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from databases import ON_POSTGRESQL
 
 from dianaq import JobHandle
 
@@ -82,9 +83,7 @@ def test_an_attempt_that_stood_still_beyond_its_lease_changes_nothing(
     with stack.client() as client:
         job = client.submit_job(long.spec)
         in_training(job)
-        supervisor, child = stack.supervisor_of(job.id), stack.child(job.id)
-        supervisor.pause()
-        child.suspend()
+        supervisor, child = stack.stand_still(job.id)
         with record.recovery(
             "supervisor and child stand still (`SIGSTOP`) beyond the lease, and then go on",
             "another worker takes the job; the old attempt's next word is refused, and it ends",
@@ -105,9 +104,7 @@ def test_an_attempt_that_comes_back_after_the_end_changes_nothing(make_stack: Ma
     with stack.client() as client:
         job = client.submit_job(long.spec)
         in_training(job)
-        supervisor, child = stack.supervisor_of(job.id), stack.child(job.id)
-        supervisor.pause()
-        child.suspend()
+        supervisor, child = stack.stand_still(job.id)
         job.wait(progress=False)
         before = list(job.events())
         child.resume()
@@ -115,6 +112,28 @@ def test_an_attempt_that_comes_back_after_the_end_changes_nothing(make_stack: Ma
         supervisor.resume()
         aftermath.check(stack, [job], long)
         assert list(job.events()) == before
+
+
+@ON_POSTGRESQL
+def test_an_attempt_that_stands_still_within_a_transaction_stops_nobody(
+    make_stack: MakeStack, long: Reference, record: Recorder
+) -> None:
+    stack = make_stack(long, workers=2)
+    with stack.client() as client:
+        job = client.submit_job(long.spec)
+        in_training(job)
+        supervisor, child = stack.stand_still(job.id, locked=True)
+        with record.recovery(
+            "supervisor and child stand still while one of them holds the job's row locked",
+            "PostgreSQL ends a transaction that says nothing for 10 s; then all is as before",
+            AGAIN,
+        ):
+            running_again(job, after=1)
+        child.resume()
+        wait_for(lambda: ended(child), "the overtaken child ends by itself")
+        supervisor.resume()
+        aftermath.check(stack, [job], long)
+        assert states(list(job.events())).count("running") == 2
 
 
 @pytest.mark.slow

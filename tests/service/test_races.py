@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from databases import ON_BOTH, Postgres
+from databases import ON_BOTH, ON_POSTGRESQL, Postgres
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import DBAPIError
 
@@ -25,8 +25,6 @@ from dianaq_service.retention.removal import remove_rows
 from dianaq_service.uploads import service as uploads
 
 from .conftest import Api
-
-ON_POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
 @contextmanager
