@@ -57,6 +57,11 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry)
     padding = (top, left) if (top, left) == (bottom, right) else (0, 0)
     if padding == (0, 0):
         x = pad2d(x, geometry.pads)
+    reach = geometry.dilation[1] * (weight.shape[3] - 1)
+    if x.shape[1] == 1 and x.shape[3] + 2 * padding[1] - reach <= geometry.stride[1]:
+        # From one channel in channels-last layout to a map one column wide, oneDNN 3.12 adds what happens to be in
+        # memory to the sums. Strides as of the plain layout, which is the same here, make it take another way.
+        x, weight = (tensor.squeeze(1).unsqueeze(1) for tensor in (x, weight))
     return F.conv2d(x, weight, bias, geometry.stride, padding, geometry.dilation, geometry.groups)
 
 
