@@ -19,8 +19,6 @@ FILE = "DIANAQ_RECOVERIES"
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 DATABASES = ("SQLite", "PostgreSQL")
-UNHARMED = "-"
-"""In the place of what counts as recovered, where nothing has to."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +49,7 @@ class Recorder:
         """Time the block, which begins right after the fault and ends with the recovery."""
         start = time.monotonic()
         yield
-        self._note(Recovery(fault, effect, until, self._database, time.monotonic() - start))
-
-    def unharmed(self, fault: str, effect: str) -> None:
-        """Note that there was nothing to recover from."""
-        self._note(Recovery(fault, effect, UNHARMED, self._database, 0.0))
-
-    def _note(self, row: Recovery) -> None:
+        row = Recovery(fault, effect, until, self._database, time.monotonic() - start)
         if name := os.environ.get(FILE):
             with Path(name).open("a") as file:
                 file.write(json.dumps(asdict(row)) + "\n")
@@ -71,7 +63,7 @@ def table(lines: list[str]) -> str:
         seconds.setdefault((row.fault, row.effect, row.until), {})[row.database] = row.seconds
     out = [f"| fault | what happens | measured until | {' | '.join(DATABASES)} |", "| --- | --- | --- | --- | --- |"]
     for (fault, effect, until), found in seconds.items():
-        times = (f"{found[name]:.1f} s" if name in found and until != UNHARMED else "-" for name in DATABASES)
+        times = (f"{found[name]:.1f} s" if name in found else "-" for name in DATABASES)
         out.append(f"| {fault} | {effect} | {until} | {' | '.join(times)} |")
     return "\n".join(out)
 

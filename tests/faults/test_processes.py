@@ -99,9 +99,7 @@ def test_an_attempt_that_stood_still_beyond_its_lease_changes_nothing(
 
 
 @pytest.mark.slow
-def test_an_attempt_that_comes_back_after_the_end_changes_nothing(
-    make_stack: MakeStack, long: Reference, record: Recorder
-) -> None:
+def test_an_attempt_that_comes_back_after_the_end_changes_nothing(make_stack: MakeStack, long: Reference) -> None:
     stack = make_stack(long, workers=2)
     with stack.client() as client:
         job = client.submit_job(long.spec)
@@ -114,7 +112,6 @@ def test_an_attempt_that_comes_back_after_the_end_changes_nothing(
         supervisor.resume()
         aftermath.check(stack, [job], long)
         assert list(job.events()) == before
-    record.unharmed("the same, but they go on after another attempt has ended the job", "their words are refused")
 
 
 @ON_POSTGRESQL
@@ -161,7 +158,7 @@ def test_a_worker_that_is_asked_to_stop_hands_its_job_back(
 
 
 @pytest.mark.slow
-def test_a_job_that_kills_every_worker_fails(make_stack: MakeStack, long: Reference, record: Recorder) -> None:
+def test_a_job_that_kills_every_worker_fails(make_stack: MakeStack, long: Reference) -> None:
     stack = make_stack(long, workers=2)
     with stack.client() as client:
         job = client.submit_job(long.spec)
@@ -172,7 +169,6 @@ def test_a_job_that_kills_every_worker_fails(make_stack: MakeStack, long: Refere
         assert job.refresh().state == "failed"
         assert job.job.error is not None
         assert job.job.error.type == "worker-lost"
-    record.unharmed("a job takes its worker with it, each time", "the third loss fails it with `worker-lost`")
 
 
 def kill_both(stack: Stack, job: JobHandle) -> None:
