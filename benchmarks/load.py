@@ -78,7 +78,7 @@ def start_training(client: Client, folder: Path) -> JobHandle:
     return job
 
 
-def submit_some(url: str, key: str, spec: JobSpec, count: int, pace: float) -> list[tuple[str, float]]:
+def submit_some(client: Client, spec: JobSpec, count: int, pace: float) -> list[tuple[str, float]]:
     """What one client does: submit jobs one after another. The id of each, and the seconds that it took.
 
     Args:
@@ -86,44 +86,44 @@ def submit_some(url: str, key: str, spec: JobSpec, count: int, pace: float) -> l
     """
     made = []
     begin = time.monotonic() + random.uniform(0, pace)
-    with Client(url, key) as client:
-        for number in range(count):
-            time.sleep(max(0.0, begin + number * pace - time.monotonic()))
-            start = time.monotonic()
-            job = client.submit_job(spec)
-            made.append((job.id, time.monotonic() - start))
+    for number in range(count):
+        time.sleep(max(0.0, begin + number * pace - time.monotonic()))
+        start = time.monotonic()
+        job = client.submit_job(spec)
+        made.append((job.id, time.monotonic() - start))
     return made
 
 
-def submit_from_here(url: str, key: str, spec: JobSpec, pace: float) -> list[tuple[str, float]]:
-    """The clients of one process."""
-    clients = CLIENTS // PROCESSES
-    with ThreadPoolExecutor(clients) as pool:
-        parts = list(pool.map(lambda _: submit_some(url, key, spec, JOBS // CLIENTS, pace), range(clients)))
-    return [made for part in parts for made in part]
+def be_clients() -> None:
+    """One of the processes that submit. It says when its clients are connected, and waits for the word to begin."""
+    url, spec, pace = sys.argv[1], JobSpec.model_validate_json(sys.argv[2]), float(sys.argv[3])
+    key = sys.stdin.readline().strip()
+    clients = [Client(url, key) for _ in range(CLIENTS // PROCESSES)]
+    for client in clients:
+        client.health()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    with ThreadPoolExecutor(len(clients)) as pool:
+        parts = list(pool.map(lambda client: submit_some(client, spec, JOBS // CLIENTS, pace), clients))
+    print(json.dumps([made for part in parts for made in part]))
 
 
 def submit_everything(url: str, key: str, spec: JobSpec, pace: float) -> list[tuple[str, float]]:
     """The clients of all processes, at the same time."""
     command = [sys.executable, __file__, url, spec.model_dump_json(by_alias=True), str(pace)]
-    running = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(PROCESSES)
-    ]
-    # Each says that it has loaded what it needs; none begins before all have.
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    running = [subprocess.Popen(command, **pipes, text=True) for _ in range(PROCESSES)]
+    for process in running:
+        assert process.stdin is not None
+        process.stdin.write(f"{key}\n")
+        process.stdin.flush()
     for process in running:
         assert process.stdout is not None
-        process.stdout.readline()
+        assert process.stdout.readline() == "ready\n"
     with ThreadPoolExecutor(PROCESSES) as pool:
-        answers = list(pool.map(lambda process: process.communicate(f"{key}\n")[0], running))
+        answers = list(pool.map(lambda process: process.communicate("go\n")[0], running))
     assert not any(process.returncode for process in running), "a client failed"
     return [(id, seconds) for answer in answers for id, seconds in json.loads(answer)]
-
-
-def be_a_client() -> None:
-    """One of the processes that submit: ready, the key, the answer."""
-    url, spec = sys.argv[1], JobSpec.model_validate_json(sys.argv[2])
-    print("ready", flush=True)
-    print(json.dumps(submit_from_here(url, sys.stdin.readline().strip(), spec, float(sys.argv[3]))))
 
 
 def main() -> int:
@@ -167,4 +167,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main() if len(sys.argv) == 1 else be_a_client())
+    sys.exit(main() if len(sys.argv) == 1 else be_clients())
