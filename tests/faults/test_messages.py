@@ -32,6 +32,7 @@ def test_the_same_message_comes_many_times(make_stack: MakeStack, short: Referen
     queue.close()
 
 
+@pytest.mark.slow
 def test_every_message_is_lost(make_stack: MakeStack, short: Reference, record: Recorder) -> None:
     stack = make_stack(short)
     with stack.client() as client:
