@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from dianaq_service.queue import JobQueue
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
 from dianaq_worker import cgroup, limits, supervisor
+from dianaq_worker.child.__main__ import NICENESS
 from dianaq_worker.supervisor import Supervisor
 
 from .fakes.dianaq_quant import pipeline as fake
@@ -195,3 +197,11 @@ def test_a_child_may_not_have_more_than_its_worker(run: Runner) -> None:
     assert message.type == "log"
     assert "exited with code 0" in message.message
     assert os.sysconf("SC_OPEN_MAX") < 2 * 10**9
+
+
+def test_a_child_gives_way_to_other_processes() -> None:
+    program = "from dianaq_worker.child.__main__ import give_way; import os; give_way(); print(os.nice(0))"
+    niceness = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, start_new_session=True
+    )
+    assert int(niceness.stdout) == min(os.nice(0) + NICENESS, 19)

@@ -5,6 +5,7 @@ Exit codes tell the supervisor nothing: it looks at the job's row. They are for 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -38,9 +39,12 @@ LOG_LINES = 20
 ROOM_SECONDS = 1.0
 """Between two tries to write down that the disk is full. Cancelling the job, or a lost lease, ends them."""
 
-NICENESS = 5
-"""On a machine that trains and serves, a request takes three times the share of a core that training does: answers come
+NICENESS = 10
+"""On a machine that trains and serves, a request takes nine times the share of a core that training does: answers come
 at once, and heartbeats in time. Where nothing else wants the processor, training has all of it."""
+AUTOGROUP = Path("/proc/self/autogroup")
+"""Where Linux shares processors between sessions first (sched(7)), a process is nice within its own alone, and the
+session has a niceness of its own."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +52,7 @@ _log = logging.getLogger(__name__)
 def main(job_id: str, attempt: int) -> int:
     # Python ignores it. A library that fails to write would say so in words of its own, or not at all.
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-    os.nice(NICENESS)
+    give_way()
     settings = Settings.from_env()
     logs.configure(settings.log_format, logging.INFO, job_id=job_id, attempt=attempt)
     database = Database(settings.database)
@@ -84,6 +88,14 @@ def main(job_id: str, attempt: int) -> int:
     finally:
         database.close()
     return 0
+
+
+def give_way() -> None:
+    """Be nice to the other processes of this machine."""
+    os.nice(NICENESS)
+    # The kernel has none of these, or takes only so many changes a second: then it is as nice as it can be.
+    with contextlib.suppress(OSError):
+        AUTOGROUP.write_text(f"{NICENESS}")
 
 
 @dataclass(frozen=True)
