@@ -36,7 +36,7 @@ PING_QUEUE_SECONDS = 3600.0
 """The broker forgets the queue of a worker that is gone; a living one uses it every few seconds, or makes it anew."""
 
 SEND_SECONDS = 2.0
-"""A submission waits this long for a broker that does not answer, and then leaves the job to the sweeper."""
+"""A sender waits this long for a broker that does not answer, and then leaves the job to the sweepers."""
 
 _log = logging.getLogger(__name__)
 

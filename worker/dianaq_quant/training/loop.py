@@ -49,9 +49,9 @@ def train(
     Validation data that were held out of the training data choose less: a network that was trained on them before
     would be preferred for what it remembers of them, and that is most before training and least after its last epoch.
     The state before training then does not compete, and where the learning rate falls to zero, the last epoch is kept.
-    BatchNorm statistics are taken anew before a network is measured, and are
-    those of the network that is kept. The same seed, device and thread count give the same weights, also when the
-    training goes on from a snapshot.
+
+    BatchNorm statistics are taken anew before a network is measured, and are those of the network that is kept. The
+    same seed, device and thread count give the same weights, also when the training goes on from a snapshot.
 
     Args:
         snapshot: where the training is written down after each epoch, and goes on from if it finds itself there.

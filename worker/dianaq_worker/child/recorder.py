@@ -17,6 +17,7 @@ from dianaq_service.counters import observe
 from dianaq_service.database import Database, JobRow
 from dianaq_service.events.repository import append
 from dianaq_service.jobs.states import is_in, move
+from dianaq_worker import leases
 from dianaq_worker.leases import end_cancelled, held
 from dianaq_worker.patience import patiently
 
@@ -107,12 +108,7 @@ class Recorder:
 
     def fail(self, problem: Problem) -> None:
         """End the job with an error; one that was being cancelled ends as cancelled."""
-
-        def write(session: Session) -> None:
-            if not end_cancelled(session, self._job_id, self._attempt):
-                move(session, self._job_id, "failed", held(self._attempt), error=problem)
-
-        self._write(write)
+        patiently(lambda: leases.fail(self._database, self._job_id, self._attempt, problem), self.patience)
 
     def cancel(self) -> None:
         """End the job as cancelled."""
