@@ -13,10 +13,9 @@ from __future__ import annotations
 from collections import Counter
 
 from sqlalchemy import event
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from dianaq_service.database import CounterRow
+from dianaq_service.database import CounterRow, Upsert
 
 BUCKETS = (0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0)
 """Upper bounds in seconds: of steps (milliseconds to seconds) and of stages (seconds to hours)."""
@@ -25,6 +24,8 @@ SUM, BEYOND = "sum", "+Inf"
 
 _COUNTS = "counts"
 """Where a session keeps what it has counted."""
+
+_ADD = Upsert(CounterRow, lambda more: {"value": CounterRow.value + more.value})
 
 
 def count(session: Session, name: str, label: str = "", bucket: str = "", by: float = 1) -> None:
@@ -38,14 +39,7 @@ def _write(session: Session) -> None:
     if session.in_nested_transaction() or not (counts := session.info.pop(_COUNTS, None)):
         return
     rows = [dict(zip(("name", "label", "bucket"), key, strict=True), value=counts[key]) for key in sorted(counts)]
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    statement = insert(CounterRow).values(rows)
-    session.execute(
-        statement.on_conflict_do_update(
-            index_elements=[CounterRow.name, CounterRow.label, CounterRow.bucket],
-            set_={"value": CounterRow.value + statement.excluded.value},
-        )
-    )
+    _ADD.execute(session, rows)
 
 
 def observe(session: Session, name: str, label: str, seconds: float, times: int = 1) -> None:

@@ -4,10 +4,11 @@ The answer is kept in the transaction that makes what the POST is about, so that
 table's key is what decides: of two that make the same thing, the second finds the answer of the first, rolls back,
 and gives that one. Nothing is written beforehand, so nothing is left of a request that died.
 
-While a request is under way, its process remembers the key and turns a second one away with 409, which spares it an
-upload in vain. It forgets when the request ends or the process does; other processes are held off by the table.
+While an upload is under way, its process remembers the key and turns a second one away with 409, which spares it the
+way in vain. It forgets when the request ends or the process does; other processes are held off by the table.
 
 Only what succeeded is kept. An error made nothing: the same key may be used for the next try, whatever its body.
+Answers that have expired count for nothing, and are removed by the housekeeper (`dianaq_service.retention`).
 """
 
 from __future__ import annotations
@@ -17,20 +18,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Self
 
 from pydantic import BaseModel
-from sqlalchemy import delete, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.orm import Session
 
 from dianaq.errors import KeyInUse, KeyReused
-from dianaq_service.database import AnswerRow, Database
+from dianaq_service.database import AnswerRow, Database, Upsert
 from dianaq_service.database.tables import now
 
 HEADER = "Idempotency-Key"
 REPLAYED_HEADER = "Idempotency-Replayed"
 KEEP = timedelta(hours=24)
 """Clients try again for seconds, people and their scripts on the next morning."""
+
+
+_FIND = select(AnswerRow).where(
+    AnswerRow.owner == bindparam("owner"), AnswerRow.key == bindparam("key"), AnswerRow.created > bindparam("expired")
+)
+# Only an answer that has expired may be written over.
+_ADD = Upsert(
+    AnswerRow,
+    lambda new: {name: new[name] for name in ("request", "status", "body", "created")},
+    where=AnswerRow.created <= bindparam("expired"),
+)
 
 
 class Replay(Exception):
@@ -43,7 +55,7 @@ class Replay(Exception):
 
 @dataclass
 class InFlight:
-    """The keys of the requests that this process is at. Lives in its event loop."""
+    """The keys of the uploads that this process is at. Lives in its event loop."""
 
     _keys: set[tuple[str, str]] = field(default_factory=set)
 
@@ -82,17 +94,33 @@ class Once:
         self._status = status
         self._request = ""
 
-    def check(self, body_sha256: str) -> None:
-        """To be called once the whole body is known, and before anything is made of it.
+    def of(self, body_sha256: str) -> Self:
+        """To be called once the whole body is known, and before anything is made of it."""
+        self._request = hashlib.sha256(f"{self._target}\n{body_sha256}".encode()).hexdigest()
+        return self
+
+    def check(self) -> None:
+        """See whether it has been done, before anything costly is.
 
         Raises:
             Replay: it has been done.
             KeyReused: the key was used for another request.
         """
-        self._request = hashlib.sha256(f"{self._target}\n{body_sha256}".encode()).hexdigest()
         if self._key is not None:
             with self._database.read() as session:
                 self._compare(session)
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction that commits when the block ends, for what has not been done yet.
+
+        Raises:
+            Replay, KeyReused: as `check`; the block is not entered.
+        """
+        with self._database.write() as session:
+            if self._key is not None:
+                self._compare(session)
+            yield session
 
     def keep(self, session: Session, answer: BaseModel) -> None:
         """Store the answer in the transaction that made what it tells of.
@@ -102,24 +130,22 @@ class Once:
         """
         if self._key is None:
             return
-        assert self._request, "the body was not checked"
-        _remove_expired(session, self._owner)
-        row = AnswerRow(
-            owner=self._owner,
-            key=self._key,
-            request=self._request,
-            status=self._status,
-            body=answer.model_dump_json(by_alias=True),
-        )
-        try:
-            with session.begin_nested():
-                session.add(row)
-        except IntegrityError:
+        assert self._request, "the body was not told"
+        row = {
+            "owner": self._owner,
+            "key": self._key,
+            "request": self._request,
+            "status": self._status,
+            "body": answer.model_dump_json(by_alias=True),
+            "created": now(),
+            "expired": now() - KEEP,
+        }
+        if not _ADD.execute(session, row):
             self._compare(session)
 
     def _compare(self, session: Session) -> None:
-        mine = (AnswerRow.owner == self._owner, AnswerRow.key == self._key, AnswerRow.created > now() - KEEP)
-        row = session.scalar(select(AnswerRow).where(*mine))
+        mine = {"owner": self._owner, "key": self._key, "expired": now() - KEEP}
+        row = session.scalar(_FIND, mine)
         if row is None:
             return
         if row.request != self._request:
@@ -130,11 +156,6 @@ class Once:
         raise Replay(row.status, row.body)
 
 
-def _remove_expired(session: Session, owner: str) -> None:
-    """Done by who adds one, so that there are never more than the owner's last day made; mostly there are none."""
-    expired = select(AnswerRow.key).where(AnswerRow.owner == owner, AnswerRow.created <= now() - KEEP)
-    # Rows that another process removes just now are left to it: the two could wait for each other.
-    session.execute(
-        delete(AnswerRow).where(AnswerRow.owner == owner, AnswerRow.key.in_(expired.with_for_update(skip_locked=True))),
-        execution_options={"synchronize_session": False},
-    )
+def remove_expired(session: Session) -> None:
+    """Remove the answers that nobody is given any more."""
+    session.execute(delete(AnswerRow).where(AnswerRow.created <= now() - KEEP))

@@ -1,14 +1,14 @@
 """Telling the workers of new jobs, after whoever submitted them has been answered.
 
 An answer promises that the job is in the database, and nothing about the broker: so it need not wait for that one,
-which may be slow or away. What comes in while a batch is sent goes with the next, at a fraction of the cost. What is
-still in here when the process ends is found by a worker's sweeper, as is what the broker did not take.
+which may be slow or away. Ids that come in close together are sent together, at a fraction of the cost. What is still
+in here when the process ends is found by a worker's sweeper, as is what the broker did not take.
 """
 
 from __future__ import annotations
 
 import logging
-from threading import Condition, Thread
+from threading import Event, Lock, Thread
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -16,6 +16,9 @@ from dianaq_service.queue import JobQueue
 
 BATCH = 100
 """Ids that are sent together: a tenth of a second's work, which is what closing waits for."""
+
+GATHER_SECONDS = 0.05
+"""The first id of a batch waits for others: a hundredth of what a worker needs to start a job."""
 
 _log = logging.getLogger(__name__)
 
@@ -27,14 +30,14 @@ class Outbox(Thread):
         super().__init__(name="outbox", daemon=True)
         self._queue = queue
         self._ids: list[str] = []
-        self._closed = False
-        self._changed = Condition()
+        self._lock = Lock()
+        self._filled, self._closed = Event(), Event()
 
     def put(self, job_id: str) -> None:
         """Have a job sent, soon."""
-        with self._changed:
+        with self._lock:
             self._ids.append(job_id)
-            self._changed.notify()
+            self._filled.set()
 
     @property
     def waiting(self) -> int:
@@ -43,25 +46,25 @@ class Outbox(Thread):
 
     def close(self) -> None:
         """Send no more; returns when what is under way is sent."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
+        with self._lock:
+            self._closed.set()
+            self._filled.set()
         self.join()
         self._queue.close()
 
     def run(self) -> None:
-        while batch := self._take():
-            if not self._send(batch):
+        while self._filled.wait() and not self._closed.wait(GATHER_SECONDS):
+            if not self._send(self._take(BATCH)):
                 # Each of those behind it would wait for the same broker anew: the sweepers send them.
-                with self._changed:
-                    self._ids.clear()
+                self._take(self.waiting)
 
-    def _take(self) -> list[str]:
-        """The next ids, as soon as there are any; none once it is closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._ids or self._closed)
-            batch, self._ids = self._ids[:BATCH], self._ids[BATCH:]
-            return [] if self._closed else batch
+    def _take(self, number: int) -> list[str]:
+        """The ids that came first."""
+        with self._lock:
+            taken, self._ids = self._ids[:number], self._ids[number:]
+            if not self._ids and not self._closed.is_set():
+                self._filled.clear()
+            return taken
 
     def _send(self, job_ids: list[str]) -> bool:
         try:

@@ -1,6 +1,6 @@
 """The rows (`tables`) and how they are reached (`engine`). The database is the truth about every job."""
 
-from dianaq_service.database.engine import Database
+from dianaq_service.database.engine import Database, Upsert
 from dianaq_service.database.tables import (
     AnswerRow,
     ApiKeyRow,
@@ -24,4 +24,5 @@ __all__ = [
     "JobRow",
     "ModelRow",
     "SweepRow",
+    "Upsert",
 ]

@@ -10,12 +10,15 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Lock
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy import ColumnElement, Connection, create_engine, event, inspect, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from dianaq.errors import InvalidSpec
 from dianaq_service.database.migrations import migrate
+from dianaq_service.database.tables import Base
 
 SQLITE_BUSY_SECONDS = 30
 """Writers queue up; every transaction of ours is short, so a longer wait means that something hangs."""
@@ -89,6 +92,36 @@ class Database:
 
     def close(self) -> None:
         self._engine.dispose()
+
+
+class Upsert:
+    """An INSERT that, where the key is there already, updates the row instead, if it meets a condition.
+
+    Args:
+        table: whose primary key it is.
+        values: what the row gets, by column, made of the columns of the row that was not inserted.
+        where: the condition; it may have parameters.
+    """
+
+    def __init__(
+        self,
+        table: type[Base],
+        values: Callable[[ReadOnlyColumnCollection[str, Any]], dict[str, ColumnElement[Any]]],
+        where: ColumnElement[bool] | None = None,
+    ) -> None:
+        # Both databases know it, and SQLAlchemy says it for each of them.
+        inserts: tuple[sqlite.Insert | postgresql.Insert, ...] = (sqlite.insert(table), postgresql.insert(table))
+        key = inspect(table).primary_key
+        self._statements = {
+            name: insert.on_conflict_do_update(index_elements=key, set_=values(insert.excluded), where=where)
+            for name, insert in zip(("sqlite", "postgresql"), inserts, strict=True)
+        }
+
+    def execute(self, session: Session, rows: dict[str, Any] | list[dict[str, Any]]) -> int:
+        """Do it for a row, or for each of several; how many were inserted or updated, which is told for one alone."""
+        connection = session.connection()
+        statement = self._statements[connection.dialect.name]
+        return connection.execute(statement, rows, execution_options={"preserve_rowcount": True}).rowcount
 
 
 def _check_driver(url: str) -> None:

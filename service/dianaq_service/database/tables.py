@@ -192,7 +192,7 @@ class AnswerRow(Base):
     body: Mapped[str]
     created: Mapped[datetime] = mapped_column(default=now)
 
-    __table_args__ = (Index("answers_by_age", "owner", "created"),)
+    __table_args__ = (Index("answers_by_age", "created"),)
 
 
 class ArtifactRow(Base):

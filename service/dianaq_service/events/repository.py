@@ -22,6 +22,14 @@ from dianaq_service.events import thinning
 _BODY: TypeAdapter[EventBody] = TypeAdapter(EventBody)
 
 
+def begin(session: Session, row: JobRow, body: EventBody) -> None:
+    """Add a job that nobody knows yet, with its first event."""
+    row.last_seq = 1
+    event = EventRow(job_id=row.id, seq=1, attempt=0, body=body.model_dump(mode="json"))
+    session.add_all((row, event))
+    session.flush()
+
+
 def append(session: Session, job_id: str, body: EventBody, *where: ColumnElement[bool], **values: Any) -> int | None:
     """Add an event to the job, and set `values` in its row, if the row meets every condition.
 

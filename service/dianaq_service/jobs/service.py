@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dianaq.errors import Conflict, InvalidSpec, NotFound
@@ -19,7 +19,7 @@ from dianaq_service.idempotency import Once
 from dianaq_service.ids import new_id
 from dianaq_service.jobs import families, kinds
 from dianaq_service.jobs.start import check_start
-from dianaq_service.jobs.states import is_in, move
+from dianaq_service.jobs.states import enter, is_in, move
 from dianaq_service.retention.expiry import artifacts_expire
 from dianaq_service.retention.removal import remove_files, remove_rows, successor
 from dianaq_service.web.pages import newest_first
@@ -30,7 +30,7 @@ Upload = TypeVar("Upload", ModelRow, DatasetRow)
 
 def create(services: Services, owner: str, spec: JobSpec, once: Once) -> Job:
     """Check a job, queue it, and tell the workers, unless it waits for another job; raises as `add`."""
-    with services.database.write() as session:
+    with once.write() as session:
         row = add(session, owner, spec, new_id("job"))
         job = resource(services, row)
         once.keep(session, job)
@@ -58,13 +58,10 @@ def add(session: Session, owner: str, spec: JobSpec, job_id: str, **values: Any)
         model_id=None if model is None else model.id,
         dataset_id=dataset.id,
         spec=spec.model_dump(mode="json", by_alias=True),
-        state="queued",
         waits_for=check_start(session, owner, spec, model),
         **values,
     )
-    session.add(row)
-    session.flush()
-    move(session, row.id, "queued")
+    enter(session, row)
     if row.waits_for is not None:
         append(session, row.id, LogBody(message=f"waits for job {row.waits_for}"))
     return row
@@ -100,7 +97,7 @@ def cancel(services: Services, owner: str, job_id: str, once: Once) -> Job:
         NotFound: the owner has no such job.
         Conflict: the job has already succeeded or failed.
     """
-    with services.database.write() as session:
+    with once.write() as session:
         # Locked: handed back, a job would be neither queued when asked for that, nor running when asked for this.
         row = find(session, owner, job_id, lock=True)
         if not ask_to_end(session, job_id) and row.state not in ("cancelling", "cancelled"):
@@ -176,8 +173,7 @@ def _model(session: Session, owner: str, spec: JobSpec) -> ModelRow | None:
 
 def _upload(session: Session, owner: str, table: type[Upload], upload_id: str, param: str) -> Upload:
     # Locked until the job is committed, so that it cannot be deleted in between.
-    mine: ColumnElement[bool] = table.owner == owner
-    row = session.scalar(select(table).where(table.id == upload_id, mine).with_for_update(read=True))
-    if row is None:
+    row = session.get(table, upload_id, with_for_update={"read": True})
+    if row is None or row.owner != owner:
         raise InvalidSpec(f"there is no {param.replace('.', ' ')} {upload_id!r}; upload it first", param=param)
     return row

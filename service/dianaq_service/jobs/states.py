@@ -22,7 +22,14 @@ from dianaq.events import TERMINAL_STATES, State, StateBody
 from dianaq_service.counters import count
 from dianaq_service.database import JobRow
 from dianaq_service.database.tables import now
-from dianaq_service.events.repository import append
+from dianaq_service.events.repository import append, begin
+
+
+def enter(session: Session, row: JobRow) -> None:
+    """Add a new job, in its first state."""
+    row.state = "queued"
+    begin(session, row, StateBody(state="queued"))
+    count(session, "moves", "queued")
 
 
 def move(

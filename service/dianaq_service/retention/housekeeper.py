@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dianaq.errors import Conflict, NotFound
 from dianaq_service.database import Database, DatasetRow, JobRow, ModelRow
 from dianaq_service.database.tables import now
+from dianaq_service.idempotency import remove_expired
 from dianaq_service.retention.expiry import uploads_expire
 from dianaq_service.retention.orphans import remove_orphans
 from dianaq_service.retention.removal import expire_artifacts
@@ -58,6 +59,8 @@ class Housekeeper(threading.Thread):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
+            with self._database.write() as session:
+                remove_expired(session)
             self._artifacts()
             for kind in (MODELS, DATASETS):
                 self._uploads(kind)

@@ -28,7 +28,7 @@ def create(services: Services, owner: str, spec: SweepSpec, once: Once) -> Sweep
     """
     points = spec.jobs()
     ids = sorted(new_id("job") for _ in points)
-    with services.database.write() as session:
+    with once.write() as session:
         row = SweepRow(id=new_id("swp"), owner=owner, spec=spec.model_dump(mode="json"))
         session.add(row)
         session.flush()
@@ -73,7 +73,7 @@ def cancel(services: Services, owner: str, sweep_id: str, once: Once) -> SweepWi
     Raises:
         NotFound: the owner has no such sweep.
     """
-    with services.database.write() as session:
+    with once.write() as session:
         row = find(session, owner, sweep_id)
         jobs = select(JobRow.id).where(JobRow.sweep_id == sweep_id).order_by(JobRow.id)
         for job_id in session.scalars(jobs.with_for_update()).all():

@@ -58,7 +58,7 @@ async def upload(services: Services, kind: Kind[R], owner: str, name: str, reque
     """
     limit, floor = services.settings.max_upload_bytes, services.settings.min_free_bytes
     async with receive(request, services.storage.incoming, limit, floor) as received:
-        await asyncio.to_thread(once.check, received.sha256)
+        await asyncio.to_thread(once.of(received.sha256).check)
         found = await services.inspector.inspect(kind.name, received.path, kind.refusal)
         info = kind.info.validate_python(found)
         if await request.is_disconnected():

@@ -16,7 +16,7 @@ from dianaq_service.keys.service import owner_of
 from dianaq_service.web.services import Services
 
 
-def get_services(request: Request) -> Services:
+async def get_services(request: Request) -> Services:
     services = request.app.state.services
     assert isinstance(services, Services)
     return services
@@ -25,13 +25,22 @@ def get_services(request: Request) -> Services:
 ServicesDep = Annotated[Services, Depends(get_services)]
 
 
-def get_owner(services: ServicesDep, authorization: Annotated[str, Header()] = "") -> str:
+async def get_owner(services: ServicesDep, authorization: Annotated[str, Header()] = "") -> str:
     """Whose key the request carries."""
     scheme, _, key = authorization.partition(" ")
+    key = key.strip()
     if scheme.lower() != "bearer" or not key:
         raise Unauthorised("the header `Authorization: Bearer <key>` is missing", param="Authorization")
+    owner = services.known.owner_of(key)
+    if owner is None:
+        owner = await asyncio.to_thread(_look_up, services, key)
+        services.known.see(key, owner)
+    return owner
+
+
+def _look_up(services: Services, key: str) -> str:
     with services.database.read() as session:
-        owner = owner_of(session, key.strip())
+        owner = owner_of(session, key)
     if owner is None:
         raise Unauthorised("the key in `Authorization: Bearer <key>` is not known", param="Authorization")
     return owner
@@ -61,9 +70,8 @@ IdempotencyKey = Annotated[
 async def get_upload_once(
     services: ServicesDep, owner: Owner, request: Request, key: IdempotencyKey = None
 ) -> AsyncIterator[Once]:
-    """The request under its key; the route checks the body, which only it reads."""
-    target = f"{request.method} {request.url.path}?{request.url.query}"
-    once = Once(services.database, owner, key, target, request.scope["route"].status_code or 200)
+    """An upload under its key, one at a time; the route tells the body, which only it reads."""
+    once = _once(services, owner, request, key)
     if key is None:
         yield once
         return
@@ -75,14 +83,18 @@ async def get_upload_once(
 UploadOnceDep = Annotated[Once, Depends(get_upload_once, scope="function")]
 
 
-async def get_once(once: UploadOnceDep, request: Request) -> Once:
-    """The request under its key, with its body checked."""
-    digest = hashlib.sha256(await request.body()).hexdigest()
-    await asyncio.to_thread(once.check, digest)
-    return once
+async def get_once(services: ServicesDep, owner: Owner, request: Request, key: IdempotencyKey = None) -> Once:
+    """The request under its key and of its body."""
+    return _once(services, owner, request, key).of(hashlib.sha256(await request.body()).hexdigest())
 
 
-OnceDep = Annotated[Once, Depends(get_once, scope="function")]
+OnceDep = Annotated[Once, Depends(get_once)]
+
+
+def _once(services: Services, owner: str, request: Request, key: str | None) -> Once:
+    target = f"{request.method} {request.url.path}?{request.url.query}"
+    return Once(services.database, owner, key, target, request.scope["route"].status_code or 200)
+
 
 Cursor = Annotated[str | None, Query(max_length=64, description="`next` of the page before")]
 Limit = Annotated[int, Query(ge=1, le=200)]

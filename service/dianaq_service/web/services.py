@@ -9,6 +9,7 @@ from threading import Event
 from dianaq_service.database import Database
 from dianaq_service.events.follow import Feed
 from dianaq_service.idempotency import InFlight
+from dianaq_service.keys.service import Known
 from dianaq_service.outbox import Outbox
 from dianaq_service.queue import JobQueue
 from dianaq_service.settings import Settings
@@ -32,3 +33,4 @@ class Services:
     """Set when the server is asked to stop, so that streams end by themselves."""
     latencies: Latencies = field(default_factory=Latencies)
     in_flight: InFlight = field(default_factory=InFlight)
+    known: Known = field(default_factory=Known)
