@@ -17,6 +17,7 @@ from dianaq_service.datasets.endpoints import router as datasets
 from dianaq_service.events.endpoints import router as events
 from dianaq_service.events.follow import Feed
 from dianaq_service.jobs.endpoints import router as jobs
+from dianaq_service.jobs.intake import Intake
 from dianaq_service.keys.service import configure
 from dianaq_service.models.endpoints import router as models
 from dianaq_service.outbox import Outbox
@@ -85,12 +86,14 @@ def start(settings: Settings) -> Services:
     configure(database, settings.owner, settings.api_key)
     stopping = Event()
     queue = JobQueue(settings.broker_url, database)
+    outbox = Outbox(queue)
     return Services(
         settings=settings,
         database=database,
         storage=storage,
         queue=queue,
-        outbox=Outbox(queue),
+        outbox=outbox,
+        intake=Intake(database, outbox),
         inspector=Inspector(settings),
         feed=Feed(database, stopping.is_set),
         stopping=stopping,

@@ -108,7 +108,7 @@ class Once:
         """
         if self._key is not None:
             with self._database.read() as session:
-                self._compare(session)
+                self.see(session)
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -118,8 +118,7 @@ class Once:
             Replay, KeyReused: as `check`; the block is not entered.
         """
         with self._database.write() as session:
-            if self._key is not None:
-                self._compare(session)
+            self.see(session)
             yield session
 
     def keep(self, session: Session, answer: BaseModel) -> None:
@@ -141,9 +140,12 @@ class Once:
             "expired": now() - KEEP,
         }
         if not _ADD.execute(session, row):
-            self._compare(session)
+            self.see(session)
 
-    def _compare(self, session: Session) -> None:
+    def see(self, session: Session) -> None:
+        """See in a transaction whether it has been done; raises as `check`."""
+        if self._key is None:
+            return
         mine = {"owner": self._owner, "key": self._key, "expired": now() - KEEP}
         row = session.scalar(_FIND, mine)
         if row is None:

@@ -17,7 +17,7 @@ from dianaq.spec import JobSpec
 from dianaq_service.counters import count
 from dianaq_service.database import ApiKeyRow, CounterRow, Database, ModelRow, engine
 from dianaq_service.database.away import is_away
-from dianaq_service.jobs.service import add as add_job
+from dianaq_service.jobs.intake import add as add_job
 from dianaq_service.jobs.service import find
 from dianaq_service.jobs.states import is_in, move
 from dianaq_service.keys.service import add, configure, make_key, owner_of

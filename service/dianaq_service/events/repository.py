@@ -22,12 +22,13 @@ from dianaq_service.events import thinning
 _BODY: TypeAdapter[EventBody] = TypeAdapter(EventBody)
 
 
-def begin(session: Session, row: JobRow, body: EventBody) -> None:
-    """Add a job that nobody knows yet, with its first event."""
-    row.last_seq = 1
-    event = EventRow(job_id=row.id, seq=1, attempt=0, body=body.model_dump(mode="json"))
-    session.add_all((row, event))
-    session.flush()
+def begin(session: Session, row: JobRow, *bodies: EventBody) -> None:
+    """Add a job that nobody knows yet, with its first events."""
+    row.last_seq = len(bodies)
+    row.logs = sum(isinstance(body, LogBody) for body in bodies)
+    session.add(row)
+    for seq, body in enumerate(bodies, 1):
+        session.add(EventRow(job_id=row.id, seq=seq, attempt=0, body=body.model_dump(mode="json")))
 
 
 def append(session: Session, job_id: str, body: EventBody, *where: ColumnElement[bool], **values: Any) -> int | None:

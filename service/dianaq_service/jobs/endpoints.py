@@ -17,9 +17,9 @@ router = APIRouter(tags=["jobs"])
 
 
 @router.post("/v1/jobs", status_code=201)
-def create_job(services: ServicesDep, owner: Owner, spec: JobSpec, once: OnceDep) -> Job:
+async def create_job(services: ServicesDep, owner: Owner, spec: JobSpec, once: OnceDep) -> Job:
     """Submit a job. It is queued once this returns, whatever happens to the broker."""
-    return service.create(services, owner, spec, once)
+    return await services.intake.submit(owner, spec, once)
 
 
 @router.get("/v1/jobs")

@@ -2,69 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
-
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from dianaq.errors import Conflict, InvalidSpec, NotFound
-from dianaq.events import TERMINAL_STATES, LogBody, State
-from dianaq.inspection.fit import check_fit
-from dianaq.resources import DatasetInfo, Job, Model, Page
-from dianaq.spec import JobSpec, ZooModel
-from dianaq_service.database import DatasetRow, JobRow, ModelRow
+from dianaq.errors import Conflict, NotFound
+from dianaq.events import TERMINAL_STATES, State
+from dianaq.resources import Job, Page
+from dianaq_service.database import JobRow
 from dianaq_service.database.tables import now
-from dianaq_service.events.repository import append
 from dianaq_service.idempotency import Once
-from dianaq_service.ids import new_id
 from dianaq_service.jobs import families, kinds
-from dianaq_service.jobs.start import check_start
-from dianaq_service.jobs.states import enter, is_in, move
+from dianaq_service.jobs.states import is_in, move
 from dianaq_service.retention.expiry import artifacts_expire
 from dianaq_service.retention.removal import remove_files, remove_rows, successor
 from dianaq_service.web.pages import newest_first
 from dianaq_service.web.services import Services
-
-Upload = TypeVar("Upload", ModelRow, DatasetRow)
-
-
-def create(services: Services, owner: str, spec: JobSpec, once: Once) -> Job:
-    """Check a job, queue it, and tell the workers, unless it waits for another job; raises as `add`."""
-    with once.write() as session:
-        row = add(session, owner, spec, new_id("job"))
-        job = resource(services, row)
-        once.keep(session, job)
-    if row.waits_for is None:
-        services.outbox.put(row.id)
-    return job
-
-
-def add(session: Session, owner: str, spec: JobSpec, job_id: str, **values: Any) -> JobRow:
-    """Check a job against its model, its dataset and the job that it starts from, and queue it.
-
-    Raises:
-        InvalidSpec: unknown model, dataset or job to start from, or the recipe does not fit them.
-        InvalidDataset: the dataset does not fit the model.
-        InvalidModel: the model is weights where a network is needed, or the reverse.
-        Conflict: the job to start from has ended without the checkpoint.
-    """
-    model = _model(session, owner, spec)
-    dataset = _upload(session, owner, DatasetRow, spec.dataset, "dataset")
-    info = None if model is None else Model.model_validate(model, from_attributes=True).info
-    check_fit(spec, info, DatasetInfo.model_validate(dataset.info))
-    row = JobRow(
-        id=job_id,
-        owner=owner,
-        model_id=None if model is None else model.id,
-        dataset_id=dataset.id,
-        spec=spec.model_dump(mode="json", by_alias=True),
-        waits_for=check_start(session, owner, spec, model),
-        **values,
-    )
-    enter(session, row)
-    if row.waits_for is not None:
-        append(session, row.id, LogBody(message=f"waits for job {row.waits_for}"))
-    return row
 
 
 def listing(services: Services, owner: str, cursor: str | None, limit: int, state: State | None) -> Page[Job]:
@@ -163,17 +115,3 @@ def resource(services: Services, row: JobRow) -> Job:
     """A job as the API shows it."""
     expires = artifacts_expire(row, services.settings.retention_days_artifacts)
     return Job.model_validate(row, from_attributes=True).model_copy(update={"expires": expires})
-
-
-def _model(session: Session, owner: str, spec: JobSpec) -> ModelRow | None:
-    """The file that the network comes from; none for a zoo network with random weights."""
-    param = "model.weights" if isinstance(spec.model, ZooModel) else "model"
-    return None if spec.upload is None else _upload(session, owner, ModelRow, spec.upload, param)
-
-
-def _upload(session: Session, owner: str, table: type[Upload], upload_id: str, param: str) -> Upload:
-    # Locked until the job is committed, so that it cannot be deleted in between.
-    row = session.get(table, upload_id, with_for_update={"read": True})
-    if row is None or row.owner != owner:
-        raise InvalidSpec(f"there is no {param.replace('.', ' ')} {upload_id!r}; upload it first", param=param)
-    return row

@@ -18,17 +18,17 @@ from sqlalchemy import ColumnElement, and_
 from sqlalchemy.orm import Session
 
 from dianaq.errors import Problem
-from dianaq.events import TERMINAL_STATES, State, StateBody
+from dianaq.events import TERMINAL_STATES, EventBody, State, StateBody
 from dianaq_service.counters import count
 from dianaq_service.database import JobRow
 from dianaq_service.database.tables import now
 from dianaq_service.events.repository import append, begin
 
 
-def enter(session: Session, row: JobRow) -> None:
-    """Add a new job, in its first state."""
+def enter(session: Session, row: JobRow, *bodies: EventBody) -> None:
+    """Add a new job, in its first state; further events may follow."""
     row.state = "queued"
-    begin(session, row, StateBody(state="queued"))
+    begin(session, row, StateBody(state="queued"), *bodies)
     count(session, "moves", "queued")
 
 

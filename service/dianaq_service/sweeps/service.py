@@ -15,7 +15,8 @@ from dianaq.sweeps import Sweep, SweepJob, SweepSpec, SweepWithJobs
 from dianaq_service.database import JobRow, SweepRow
 from dianaq_service.idempotency import Once
 from dianaq_service.ids import new_id
-from dianaq_service.jobs.service import add, ask_to_end, settle
+from dianaq_service.jobs.intake import add
+from dianaq_service.jobs.service import ask_to_end, settle
 from dianaq_service.web.pages import newest_first
 from dianaq_service.web.services import Services
 

@@ -9,6 +9,7 @@ from threading import Event
 from dianaq_service.database import Database
 from dianaq_service.events.follow import Feed
 from dianaq_service.idempotency import InFlight
+from dianaq_service.jobs.intake import Intake
 from dianaq_service.keys.service import Known
 from dianaq_service.outbox import Outbox
 from dianaq_service.queue import JobQueue
@@ -25,6 +26,7 @@ class Services:
     storage: Storage
     queue: JobQueue
     outbox: Outbox
+    intake: Intake
     inspector: Inspector
     feed: Feed
     checks: dict[str, Future[object]] = field(default_factory=dict)

@@ -1,0 +1,157 @@
+"""How jobs come in: each is checked against what it names, and queued.
+
+Those that are submitted at the same time are stored together, in one transaction: it takes as many as came while the
+one before was under way. So a crowd waits for two transactions, and one client alone for its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import Future
+from collections.abc import Sequence
+from contextvars import Context
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from sqlalchemy.orm import Session
+
+from dianaq.errors import DianaqError, InvalidSpec
+from dianaq.events import LogBody
+from dianaq.inspection.fit import check_fit
+from dianaq.resources import DatasetInfo, Job, Model
+from dianaq.spec import JobSpec, ZooModel
+from dianaq_service.database import Database, DatasetRow, JobRow, ModelRow
+from dianaq_service.database.away import is_away
+from dianaq_service.disk import is_full
+from dianaq_service.idempotency import Once, Replay
+from dianaq_service.ids import new_id
+from dianaq_service.jobs.start import check_start
+from dianaq_service.jobs.states import enter
+from dianaq_service.outbox import Outbox
+
+Upload = TypeVar("Upload", ModelRow, DatasetRow)
+
+TOGETHER = 50
+"""Jobs of one transaction: other writers wait for some hundredths of a second."""
+
+
+@dataclass
+class Submission:
+    """A job that wants to be queued, once."""
+
+    owner: str
+    spec: JobSpec
+    once: Once
+    answer: Future[Job] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Intake:
+    """Queues jobs and tells the workers. Lives in the event loop of a process."""
+
+    def __init__(self, database: Database, outbox: Outbox) -> None:
+        self._database = database
+        self._outbox = outbox
+        self._waiting: list[Submission] = []
+        self._storing: asyncio.Task[None] | None = None
+
+    async def submit(self, owner: str, spec: JobSpec, once: Once) -> Job:
+        """Check a job, queue it, and tell the workers, unless it waits for another job.
+
+        Raises:
+            Replay, KeyReused: see `Once`.
+            InvalidSpec, InvalidDataset, InvalidModel, Conflict: see `add`.
+        """
+        submission = Submission(owner, spec, once)
+        self._waiting.append(submission)
+        if self._storing is None:
+            # It is nobody's request, and is not logged as one.
+            self._storing = asyncio.create_task(self._store_waiting(), context=Context())
+        return await submission.answer
+
+    async def _store_waiting(self) -> None:
+        while self._waiting:
+            taken, self._waiting = self._waiting[:TOGETHER], self._waiting[TOGETHER:]
+            outcomes: Sequence[Job | Exception]
+            try:
+                outcomes = await asyncio.to_thread(self._store, taken)
+            except Exception as error:  # of this code: nobody may wait for ever
+                outcomes = [error] * len(taken)
+            for submission, outcome in zip(taken, outcomes, strict=True):
+                if submission.answer.cancelled():
+                    continue
+                if isinstance(outcome, Exception):
+                    submission.answer.set_exception(outcome)
+                else:
+                    submission.answer.set_result(outcome)
+        self._storing = None
+
+    def _store(self, submissions: Sequence[Submission]) -> Sequence[Job | Exception]:
+        """What became of each."""
+        try:
+            return self._store_together(submissions)
+        except Exception as error:
+            if len(submissions) == 1 or is_away(error) or is_full(error):
+                return [error] * len(submissions)
+            # Each alone, so that the reason is one's own.
+            return [outcome for submission in submissions for outcome in self._store([submission])]
+
+    def _store_together(self, submissions: Sequence[Submission]) -> Sequence[Job | Exception]:
+        """Store all but those that are refused. Raises what the transaction suffered, and leaves nothing then."""
+        outcomes: dict[int, Job | Exception] = {}
+        rows: dict[int, JobRow] = {}
+        with self._database.write() as session:
+            with session.no_autoflush:
+                for number, submission in enumerate(submissions):
+                    try:
+                        submission.once.see(session)
+                        rows[number] = add(session, submission.owner, submission.spec, new_id("job"))
+                    except (DianaqError, Replay) as error:
+                        outcomes[number] = error
+            session.flush()
+            for number, row in rows.items():
+                outcomes[number] = job = Job.model_validate(row, from_attributes=True)
+                submissions[number].once.keep(session, job)
+        for row in rows.values():
+            if row.waits_for is None:
+                self._outbox.put(row.id)
+        return [outcomes[number] for number in range(len(submissions))]
+
+
+def add(session: Session, owner: str, spec: JobSpec, job_id: str, **values: Any) -> JobRow:
+    """Check a job against its model, its dataset and the job that it starts from, and queue it, with the next flush.
+
+    Raises, before it adds anything:
+        InvalidSpec: unknown model, dataset or job to start from, or the recipe does not fit them.
+        InvalidDataset: the dataset does not fit the model.
+        InvalidModel: the model is weights where a network is needed, or the reverse.
+        Conflict: the job to start from has ended without the checkpoint.
+    """
+    model = _model(session, owner, spec)
+    dataset = _upload(session, owner, DatasetRow, spec.dataset, "dataset")
+    info = None if model is None else Model.model_validate(model, from_attributes=True).info
+    check_fit(spec, info, DatasetInfo.model_validate(dataset.info))
+    row = JobRow(
+        id=job_id,
+        owner=owner,
+        model_id=None if model is None else model.id,
+        dataset_id=dataset.id,
+        spec=spec.model_dump(mode="json", by_alias=True),
+        waits_for=check_start(session, owner, spec, model),
+        **values,
+    )
+    enter(session, row, *([LogBody(message=f"waits for job {row.waits_for}")] if row.waits_for is not None else []))
+    return row
+
+
+def _model(session: Session, owner: str, spec: JobSpec) -> ModelRow | None:
+    """The file that the network comes from; none for a zoo network with random weights."""
+    param = "model.weights" if isinstance(spec.model, ZooModel) else "model"
+    return None if spec.upload is None else _upload(session, owner, ModelRow, spec.upload, param)
+
+
+def _upload(session: Session, owner: str, table: type[Upload], upload_id: str, param: str) -> Upload:
+    # Locked until the job is committed, so that it cannot be deleted in between.
+    row = session.get(table, upload_id, with_for_update={"read": True})
+    if row is None or row.owner != owner:
+        raise InvalidSpec(f"there is no {param.replace('.', ' ')} {upload_id!r}; upload it first", param=param)
+    return row
