@@ -72,7 +72,8 @@ def create_app(settings: Settings) -> FastAPI:
     # The last one is outermost: it sees what the others answer.
     app.add_middleware(LatencyMiddleware)
     errors.install(app)
-    for router in (health, ready, metrics, models, datasets, jobs, sweeps, events, artifacts):
+    # A request goes past each until one takes it: those that are asked most come first.
+    for router in (jobs, events, artifacts, models, datasets, sweeps, health, ready, metrics):
         app.include_router(router)
     return app
 

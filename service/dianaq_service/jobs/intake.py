@@ -34,6 +34,9 @@ Upload = TypeVar("Upload", ModelRow, DatasetRow)
 TOGETHER = 50
 """Jobs of one transaction: other writers wait for some hundredths of a second."""
 
+_LOCKED = "locked uploads"
+"""Where a session keeps those that its jobs name."""
+
 
 @dataclass
 class Submission:
@@ -150,8 +153,11 @@ def _model(session: Session, owner: str, spec: JobSpec) -> ModelRow | None:
 
 
 def _upload(session: Session, owner: str, table: type[Upload], upload_id: str, param: str) -> Upload:
-    # Locked until the job is committed, so that it cannot be deleted in between.
-    row = session.get(table, upload_id, with_for_update={"read": True})
+    # Locked until the transaction ends, so that it cannot be deleted in between; once, however many jobs name it.
+    locked: dict[tuple[type[Upload], str], Upload | None] = session.info.setdefault(_LOCKED, {})
+    if (table, upload_id) not in locked:
+        locked[table, upload_id] = session.get(table, upload_id, with_for_update={"read": True})
+    row = locked[table, upload_id]
     if row is None or row.owner != owner:
         raise InvalidSpec(f"there is no {param.replace('.', ' ')} {upload_id!r}; upload it first", param=param)
     return row
