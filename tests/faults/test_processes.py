@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+
+import psutil
 import pytest
 from databases import ON_POSTGRESQL
 
@@ -94,6 +97,28 @@ def test_an_attempt_that_stood_still_beyond_its_lease_changes_nothing(
         child.resume()
         wait_for(lambda: ended(child), "the overtaken child ends by itself")
         supervisor.resume()
+        aftermath.check(stack, [job], long)
+        assert states(list(job.events())).count("running") == 2
+
+
+@pytest.mark.slow
+def test_a_child_that_stands_still_alone(make_stack: MakeStack, long: Reference, record: Recorder) -> None:
+    """Its supervisor lives, and could renew the lease for ever."""
+    stack = make_stack(long, workers=2)
+    with stack.client() as client:
+        job = client.submit_job(long.spec)
+        in_training(job)
+        child = stack.child(job.id)
+        child.suspend()
+        with record.recovery(
+            "the child alone stands still (`SIGSTOP`) beyond the lease, and then goes on",
+            "its lease is not renewed, and another attempt takes the job; its supervisor, or its next word, ends it",
+            AGAIN,
+        ):
+            running_again(job, after=1)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.resume()
+        wait_for(lambda: ended(child), "the child is ended, or ends by itself")
         aftermath.check(stack, [job], long)
         assert states(list(job.events())).count("running") == 2
 

@@ -202,6 +202,33 @@ def test_the_lease_is_kept_while_the_child_works(
         supervisor.stop()
 
 
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_child_that_stands_still(
+    settings: Settings, database: Database, storage: Storage, queue: JobQueue, *, goes_on: bool
+) -> None:
+    job = add_job(database, storage, fake.HANG)
+    # Continued, it has to be before its lease has run out; not continued, this test waits for that.
+    lease = 60.0 if goes_on else 1.0
+    supervisor = Supervisor(replace(settings, lease_seconds=lease), database, queue)
+    with running(supervisor, job):
+        wait_for(in_stage(database, job, "float"))
+        child = child_of_this_process(job)
+        assert child is not None
+        child.suspend()
+        if goes_on:
+            wait_for(lambda: child.status() == psutil.STATUS_STOPPED)
+            child.resume()
+            first = row_of(database, job).lease_expires
+            assert first is not None
+            wait_for(lambda: (row_of(database, job).lease_expires or first) > first)
+            supervisor.stop()
+    assert all_gone([child])
+    row = row_of(database, job)
+    assert (row.state, row.losses) == ("queued", 0 if goes_on else 1)
+    said = [event.body.message for event in history(database, job) if event.body.type == "log"]
+    assert any("was stopped (SIGSTOP) and not continued" in message for message in said) is not goes_on
+
+
 def test_a_child_that_cannot_even_start(
     settings: Settings, database: Database, storage: Storage, queue: JobQueue
 ) -> None:

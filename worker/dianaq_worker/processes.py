@@ -62,6 +62,16 @@ def stop(process: subprocess.Popen[bytes], grace: float) -> None:
     process.wait()
 
 
+def stands_still(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a process was stopped (SIGSTOP, a debugger) and not continued yet; only Linux tells."""
+    try:
+        # Behind the name, which may hold anything: proc_pid_stat(5).
+        state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state in ("T", "t")
+
+
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     # The group is gone when its last process is; its number is not given out again before that.
     with suppress(ProcessLookupError, PermissionError):

@@ -128,12 +128,14 @@ class Supervisor:
         group = MemoryGroup(settings.cgroup, f"{job_id}-{attempt}", limits.memory(settings))
         child = self._spawn(job_id, attempt, group)
         fault: DianaqError | None = None
+        still = False
         try:
             fault = self._watch(child, job_id, attempt)
             self._end_in_row(job_id, attempt, fault)
         finally:
+            still = processes.stands_still(child)
             processes.stop(child, settings.stop_grace_seconds)
-        self._conclude(child.returncode, job_id, attempt, group, fault)
+        self._conclude(child.returncode, job_id, attempt, group, fault, still)
         group.close()
 
     def _pass_on(self, hint: str) -> None:
@@ -175,6 +177,11 @@ class Supervisor:
             if moment - looked < look_every:
                 continue
             looked = moment
+            if processes.stands_still(child):
+                # Its lease is not renewed: whether this one is faster or a sweeper, the job goes on elsewhere.
+                if moment - renewed > lease:
+                    return None
+                continue
             try:
                 state = leases.renew(self._database, job_id, attempt, lease, moment - renewed)
                 if state is None and not self._ended_by(job_id, attempt):
@@ -214,8 +221,14 @@ class Supervisor:
         with self._database.read() as session:
             return session.scalar(ended) == attempt
 
-    def _conclude(self, code: int, job_id: str, attempt: int, group: MemoryGroup, fault: DianaqError | None) -> None:
-        """Settle what the child left open; nothing if it has reported, or was overtaken."""
+    def _conclude(
+        self, code: int, job_id: str, attempt: int, group: MemoryGroup, fault: DianaqError | None, still: bool
+    ) -> None:
+        """Settle what the child left open; nothing if it has reported, or was overtaken.
+
+        Args:
+            still: the child had to be ended because it was stopped and not continued.
+        """
 
         def settle_all() -> None:
             if self._stopping.is_set() and fault is None:
@@ -223,7 +236,8 @@ class Supervisor:
             elif found := fault or self._limit(code, group):
                 leases.fail(self._database, job_id, attempt, found.problem())
             else:
-                reason = processes.describe_exit(code, out_of_memory=group.has_killed())
+                killed = processes.describe_exit(code, out_of_memory=group.has_killed())
+                reason = "was stopped (SIGSTOP) and not continued" if still else killed
                 if leases.lose(self._database, job_id, attempt, reason, self._settings.max_losses):
                     self._queue.send(job_id)
             for waiting in settle(self._database):
