@@ -1,6 +1,6 @@
 """`make bench-followers`: what 200 clients that follow events cost the API, and how long an event takes to them.
 
-The API is a process of its own, on SQLite. Another process writes the events of `JOBS` jobs, as workers do: progress
+A job trains on the same machine meanwhile. Another process writes the events of `JOBS` jobs, as workers do: progress
 of a few labels each. This one follows, over `FOLLOWERS` real connections. An event's lag is from the time in its row
 to its arrival here; the machine has one clock. Memory is the API's resident set before the first follower came,
 while all follow, and after the last one has gone.
@@ -11,9 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
-import os
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,21 +20,25 @@ from statistics import quantiles
 
 import httpx
 import psutil
+from load import start_training
 from results import record, table
 
+from dianaq import Client
 from dianaq.events import ProgressBody
 from dianaq_service.database import Database, JobRow
 from dianaq_service.events.repository import append
 from dianaq_service.ids import new_id
 from dianaq_service.jobs.states import move
-from dianaq_service.keys.service import make_key
 from dianaq_service.settings import Settings
+from dianaq_worker.embedded import LocalStack
 
 FOLLOWERS = 200
 JOBS = 20
 EVENTS_PER_SECOND = 2.0
 """Of each job: as many as a worker lets through of one label."""
 SECONDS = 30.0
+LEASE_SECONDS = 3600.0
+"""No worker has the jobs that are followed, and nobody is to take them for lost."""
 MIB = 2**20
 
 
@@ -105,21 +106,19 @@ async def measure(url: str, settings: Settings, jobs: list[str], api: psutil.Pro
 
 def main() -> int:
     """Measure, print and record."""
-    with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
-        settings = Settings(data_dir=Path(folder), broker_url="redis://127.0.0.1:1/0", api_key=make_key())
-        command = [sys.executable, "-m", "dianaq_service", "--fd", str(listener.fileno())]
-        process = subprocess.Popen(command, env=os.environ | settings.to_env(), pass_fds=[listener.fileno()])
-        try:
-            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            httpx.get(f"{url}/v1/health", timeout=60, trust_env=False).raise_for_status()
-            database = Database(settings.database)
-            jobs = make_jobs(database, settings.owner)
-            api = psutil.Process(process.pid)
-            lags, memory = asyncio.run(measure(url, settings, jobs, api))
-            database.close()
-        finally:
-            process.terminate()
-            process.wait()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        LocalStack(Path(folder) / "stack", settings={"lease_seconds": LEASE_SECONDS}) as stack,
+        Client(stack.url, stack.key) as client,
+    ):
+        training = start_training(client, Path(folder))
+        settings = Settings(data_dir=stack.data_dir, broker_url="", api_key=stack.key)
+        database = Database(settings.database)
+        jobs = make_jobs(database, settings.owner)
+        lags, memory = asyncio.run(measure(stack.url, settings, jobs, psutil.Process(stack.pids["api"])))
+        database.close()
+        assert training.state == "running", f"the job that was to train meanwhile is {training.state}"
+        training.cancel()
     centiles = quantiles(lags, n=100)
     before, during, after = (size / MIB for size in memory)
     rows = [
@@ -133,7 +132,8 @@ def main() -> int:
     text = table(["what", "measured", "limit"], rows)
     print(text)
     note = (
-        f"{FOLLOWERS} clients follow {JOBS} jobs with {EVENTS_PER_SECOND:g} events a second each; {len(lags)} events."
+        f"{FOLLOWERS} clients follow {JOBS} jobs with {EVENTS_PER_SECOND:g} events a second each while another job "
+        f"trains; {len(lags)} events."
     )
     record("Followers", f"{note}\n\n{text}")
     return 0

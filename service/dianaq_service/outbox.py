@@ -12,10 +12,7 @@ from threading import Event, Lock, Thread
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from dianaq_service.queue import JobQueue
-
-BATCH = 100
-"""Ids that are sent together: a tenth of a second's work, which is what closing waits for."""
+from dianaq_service.queue import BATCH, JobQueue
 
 GATHER_SECONDS = 0.05
 """The first id of a batch waits for others: a hundredth of what a worker needs to start a job."""

@@ -35,6 +35,9 @@ PING = "dianaq.ping"
 PING_QUEUE_SECONDS = 3600.0
 """The broker forgets the queue of a worker that is gone; a living one uses it every few seconds, or makes it anew."""
 
+BATCH = 100
+"""Ids that are sent together by who has many: less than a tenth of a second's work, which is what closing waits for."""
+
 SEND_SECONDS = 2.0
 """A sender waits this long for a broker that does not answer, and then leaves the job to the sweepers."""
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from dianaq_service.database import Database
+from dianaq_service.queue import JobQueue
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
+from dianaq_worker.supervisor import Supervisor
 
 from .support import with_fakes
 
@@ -41,6 +43,18 @@ def database(settings: Settings, storage: Storage) -> Iterator[Database]:
     database.create_tables()
     yield database
     database.close()
+
+
+@pytest.fixture
+def queue(settings: Settings, database: Database) -> Iterator[JobQueue]:
+    queue = JobQueue(settings.broker_url, database)
+    yield queue
+    queue.close()
+
+
+@pytest.fixture
+def supervisor(settings: Settings, database: Database, queue: JobQueue) -> Supervisor:
+    return Supervisor(settings, database, queue)
 
 
 @pytest.fixture

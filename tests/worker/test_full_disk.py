@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,13 +22,6 @@ pytestmark = pytest.mark.usefixtures("fake_pipeline")
 @pytest.fixture
 def settings(settings: Settings, small_disk: Path) -> Settings:
     return replace(settings, data_dir=small_disk / "data", min_free_bytes=0, lease_seconds=30)
-
-
-@pytest.fixture
-def queue(settings: Settings, database: Database) -> Iterator[JobQueue]:
-    queue = JobQueue(settings.broker_url, database)
-    yield queue
-    queue.close()
 
 
 def test_a_job_that_fills_the_disk_fails_once_and_the_next_one_succeeds(

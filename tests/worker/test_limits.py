@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,13 +25,6 @@ from .fakes.dianaq_quant import pipeline as fake
 from .support import add_job, history, row_of, states, wait_for
 
 pytestmark = pytest.mark.usefixtures("fake_pipeline")
-
-
-@pytest.fixture
-def queue(settings: Settings, database: Database) -> Iterator[JobQueue]:
-    queue = JobQueue(settings.broker_url, database)
-    yield queue
-    queue.close()
 
 
 class Runner:

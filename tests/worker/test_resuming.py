@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -25,18 +25,6 @@ from dianaq_worker.sweeper import Sweeper
 
 from .fakes.dianaq_quant import pipeline as fake
 from .support import add_job, add_job_of, add_uploads, history, row_of, wait_for
-
-
-@pytest.fixture
-def queue(settings: Settings, database: Database) -> Iterator[JobQueue]:
-    queue = JobQueue(settings.broker_url, database)
-    yield queue
-    queue.close()
-
-
-@pytest.fixture
-def supervisor(settings: Settings, database: Database, queue: JobQueue) -> Supervisor:
-    return Supervisor(settings, database, queue)
 
 
 def run_and_kill(supervisor: Supervisor, job: str, when: Callable[[], object], seconds: float = 20) -> None:

@@ -28,18 +28,6 @@ from .support import add_job, all_gone, history, overtake, row_of, states, wait_
 pytestmark = pytest.mark.usefixtures("fake_pipeline")
 
 
-@pytest.fixture
-def queue(settings: Settings, database: Database) -> Iterator[JobQueue]:
-    queue = JobQueue(settings.broker_url, database)
-    yield queue
-    queue.close()
-
-
-@pytest.fixture
-def supervisor(settings: Settings, database: Database, queue: JobQueue) -> Supervisor:
-    return Supervisor(settings, database, queue)
-
-
 @contextmanager
 def running(supervisor: Supervisor, job: str) -> Iterator[threading.Thread]:
     thread = threading.Thread(target=supervisor.run, args=(job,))

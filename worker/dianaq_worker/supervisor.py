@@ -240,8 +240,8 @@ class Supervisor:
                 reason = "was stopped (SIGSTOP) and not continued" if still else killed
                 if leases.lose(self._database, job_id, attempt, reason, self._settings.max_losses):
                     self._queue.send(job_id)
-            for waiting in settle(self._database):
-                self._queue.send(waiting)
+            if waiting := settle(self._database):
+                self._queue.send(*waiting)
             self._clean(job_id, attempt)
 
         try:
