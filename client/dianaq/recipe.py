@@ -191,7 +191,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # the number of steps that counts. Held-out samples choose nothing, as the rate falls to zero: few are enough.
     "qat-best": {
         "validation_fraction": 0.02,
-        "hardware_mapped": {**_THOROUGH, "epochs": 30, "learning_rate": 0.001},
+        "hardware_mapped": {**_THOROUGH, "epochs": 48, "learning_rate": 0.001},
         # BatchNorm is integers now: what that has cost is learned again.
         "hardware_exact": {**_THOROUGH, "epochs": 3, "learning_rate": 0.0001},
     },
