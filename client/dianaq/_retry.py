@@ -1,8 +1,8 @@
 """Sending a POST until it is answered, under one idempotency key, so that it is done once.
 
 What is tried again: a connection that fails or falls silent, an answer of a proxy in front of a service that restarts
-(502, 503, 504), and the service's word that the first try is still under way. The last is a sign of life, after which
-the tries are counted anew. Everything else is an answer.
+(502, 503, 504), and the service's word that an upload's first try is still under way. The last is a sign of life, after
+which the tries are counted anew. Everything else is an answer.
 """
 
 from __future__ import annotations

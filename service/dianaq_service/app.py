@@ -54,6 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         await asyncio.to_thread(housekeeper.stop)
         services.stopping.set()
+        await asyncio.to_thread(services.intake.close)
         services.outbox.close()
         services.database.close()
 

@@ -39,6 +39,8 @@ def _write(session: Session) -> None:
     if session.in_nested_transaction() or not (counts := session.info.pop(_COUNTS, None)):
         return
     rows = [dict(zip(("name", "label", "bucket"), key, strict=True), value=counts[key]) for key in sorted(counts)]
+    # What is not written yet would come after them.
+    session.flush()
     _ADD.execute(session, rows)
 
 

@@ -14,14 +14,14 @@ Answers that have expired count for nothing, and are removed by the housekeeper 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Self
 
 from pydantic import BaseModel
-from sqlalchemy import bindparam, delete, select
+from sqlalchemy import bindparam, delete, select, tuple_
 from sqlalchemy.orm import Session
 
 from dianaq.errors import KeyInUse, KeyReused
@@ -32,6 +32,8 @@ HEADER = "Idempotency-Key"
 REPLAYED_HEADER = "Idempotency-Replayed"
 KEEP = timedelta(hours=24)
 """Clients try again for seconds, people and their scripts on the next morning."""
+PORTION = 1_000
+"""Answers that are removed in one transaction, in some hundredths of a second."""
 
 
 _FIND = select(AnswerRow).where(
@@ -125,28 +127,29 @@ class Once:
         """Store the answer in the transaction that made what it tells of.
 
         Raises:
-            Replay, KeyReused: another process was faster, and the transaction is to be rolled back.
+            Replay, KeyReused: another one was faster, and the transaction is to be rolled back.
         """
         if self._key is None:
             return
         assert self._request, "the body was not told"
+        moment = now()
         row = {
             "owner": self._owner,
             "key": self._key,
             "request": self._request,
             "status": self._status,
             "body": answer.model_dump_json(by_alias=True),
-            "created": now(),
-            "expired": now() - KEEP,
+            "created": moment,
+            "expired": moment - KEEP,
         }
         if not _ADD.execute(session, row):
-            self.see(session)
+            self.see(session, moment)
 
-    def see(self, session: Session) -> None:
-        """See in a transaction whether it has been done; raises as `check`."""
+    def see(self, session: Session, moment: datetime | None = None) -> None:
+        """See in a transaction whether it has been done, as of now or another moment; raises as `check`."""
         if self._key is None:
             return
-        mine = {"owner": self._owner, "key": self._key, "expired": now() - KEEP}
+        mine = {"owner": self._owner, "key": self._key, "expired": (moment or now()) - KEEP}
         row = session.scalar(_FIND, mine)
         if row is None:
             return
@@ -158,6 +161,11 @@ class Once:
         raise Replay(row.status, row.body)
 
 
-def remove_expired(session: Session) -> None:
-    """Remove the answers that nobody is given any more."""
-    session.execute(delete(AnswerRow).where(AnswerRow.created <= now() - KEEP))
+def remove_expired(database: Database, should_stop: Callable[[], bool]) -> None:
+    """Remove the answers that nobody is given any more; in portions, between which others have their turn."""
+    key = tuple_(AnswerRow.owner, AnswerRow.key)
+    expired = select(AnswerRow.owner, AnswerRow.key).where(AnswerRow.created <= now() - KEEP).limit(PORTION)
+    removed = PORTION
+    while removed == PORTION and not should_stop():
+        with database.write() as session:
+            removed = session.connection().execute(delete(AnswerRow).where(key.in_(expired))).rowcount

@@ -8,6 +8,7 @@ is sent after the job's row is committed, and workers look for jobs whose messag
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any, Literal, cast
 
@@ -36,7 +37,7 @@ PING_QUEUE_SECONDS = 3600.0
 """The broker forgets the queue of a worker that is gone; a living one uses it every few seconds, or makes it anew."""
 
 BATCH = 100
-"""Ids that are sent together by who has many: less than a tenth of a second's work, which is what closing waits for."""
+"""Ids that are sent together: less than a tenth of a second's work, which is what closing waits for."""
 
 SEND_SECONDS = 2.0
 """A sender waits this long for a broker that does not answer, and then leaves the job to the sweepers."""
@@ -98,6 +99,9 @@ class JobQueue:
 
     def send(self, *job_ids: str) -> bool:
         """Tell some worker about each job; False when the broker cannot be reached, and the rest is not sent."""
+        return all(self._send(job_ids[first : first + BATCH]) for first in range(0, len(job_ids), BATCH))
+
+    def _send(self, job_ids: Sequence[str]) -> bool:
         with self._database.read() as session:
             query = select(JobRow.id, JobRow.device).where(JobRow.id.in_(job_ids))
             devices = {job_id: cast("Device", device) for job_id, device in session.execute(query)}

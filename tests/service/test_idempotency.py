@@ -22,7 +22,7 @@ from sqlalchemy import func, select, update
 from dianaq.resources import Job
 from dianaq_service import idempotency
 from dianaq_service.app import create_app
-from dianaq_service.database import AnswerRow, DatasetRow, EventRow, JobRow, ModelRow, SweepRow, Upsert
+from dianaq_service.database import AnswerRow, DatasetRow, EventRow, JobRow, ModelRow, SweepRow
 from dianaq_service.database.tables import now
 from dianaq_service.idempotency import Once, Replay
 from dianaq_service.retention.housekeeper import Housekeeper
@@ -215,7 +215,7 @@ def test_the_answer_and_what_it_tells_of_are_one(api: Api, monkeypatch: pytest.M
         raise OSError("the machine is gone")
 
     with monkeypatch.context() as broken:
-        broken.setattr(Upsert, "execute", fails)
+        broken.setattr(idempotency._ADD, "execute", fails)
         assert send("k").status_code == 500
     assert _rows(api)[2:] == [0, 0, 0]
     assert send("k").status_code == 201
@@ -234,6 +234,7 @@ def test_of_two_processes_the_second_gives_the_answer_of_the_first(api: Api) -> 
     def late() -> None:
         with database.write() as session:
             session.add(ModelRow(id="mdl_late", owner="alice", name="n", sha256="0" * 64, size=1, info={}))
+            session.flush()
             second.keep(session, answer.model_copy(update={"id": "job_other"}))
 
     with pytest.raises(Replay) as caught:
@@ -244,16 +245,33 @@ def test_of_two_processes_the_second_gives_the_answer_of_the_first(api: Api) -> 
 
 
 @ON_BOTH
-def test_keys_expire(api: Api) -> None:
+@pytest.mark.parametrize("path", [path for path in POSTS if "models" not in path and "datasets" not in path])
+def test_of_two_at_the_same_time_both_get_the_answer_of_one(api: Api, path: str) -> None:
+    send = POSTS[path](api)
+    rows = _rows(api)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(send, ["k"] * 4))
+    assert {answer.is_success for answer in answers} == {True}, [answer.text for answer in answers]
+    assert len({answer.text for answer in answers}) == 1
+    assert sum("Idempotency-Replayed" in answer.headers for answer in answers) == 3
+    after = _rows(api)
+    assert send("k").json() == answers[0].json()
+    assert _rows(api) == after != rows
+
+
+@ON_BOTH
+def test_keys_expire(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     send = POSTS["/v1/models"](api)
     first = send("k").json()
-    send("other")
+    for other in ("a", "b", "c"):
+        send(other)
     with api.services.database.write() as session:
         session.execute(update(AnswerRow).values(created=now() - idempotency.KEEP - timedelta(seconds=1)))
     second = send("k")
     assert second.json()["id"] != first["id"]
     assert send("k").json() == second.json()
     # The others go in the next round of housekeeping.
+    monkeypatch.setattr(idempotency, "PORTION", 1)
     Housekeeper(api.services.settings, api.services.database, api.services.storage).round()
     with api.services.database.read() as session:
         assert list(session.scalars(select(AnswerRow.key))) == ["k"]

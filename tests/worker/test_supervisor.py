@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import psutil
 import pytest
@@ -20,6 +21,8 @@ from dianaq_service.jobs.states import is_in, move
 from dianaq_service.queue import JobQueue
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
+from dianaq_worker import leases
+from dianaq_worker import supervisor as supervisor_module
 from dianaq_worker.supervisor import Supervisor
 
 from .fakes.dianaq_quant import pipeline as fake
@@ -190,24 +193,66 @@ def test_the_lease_is_kept_while_the_child_works(
         supervisor.stop()
 
 
+def count_looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Grows each time that a supervisor sees its child stand still."""
+    looks: list[str] = []
+    look = leases.look
+
+    def counting(database: Database, job: str, attempt: int) -> Any:
+        looks.append(job)
+        return look(database, job, attempt)
+
+    monkeypatch.setattr(leases, "look", counting)
+    monkeypatch.setattr(supervisor_module, "LOOK_SECONDS", 0.1)
+    return looks
+
+
+def test_a_child_that_stands_still_can_be_cancelled(
+    settings: Settings, database: Database, storage: Storage, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = add_job(database, storage, fake.HANG)
+    supervisor = Supervisor(replace(settings, lease_seconds=600.0), database, queue)
+    looks = count_looks(monkeypatch)
+    with running(supervisor, job):
+        wait_for(in_stage(database, job, "float"))
+        child = child_of_this_process(job)
+        assert child is not None
+        child.suspend()
+        wait_for(lambda: looks)
+        with database.write() as session:
+            assert move(session, job, "cancelling", is_in("running"))
+    assert all_gone([child])
+    assert row_of(database, job).state == "cancelled"
+
+
 @pytest.mark.parametrize("goes_on", [True, False])
 def test_a_child_that_stands_still(
-    settings: Settings, database: Database, storage: Storage, queue: JobQueue, *, goes_on: bool
+    settings: Settings,
+    database: Database,
+    storage: Storage,
+    queue: JobQueue,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    goes_on: bool,
 ) -> None:
     job = add_job(database, storage, fake.HANG)
     # Continued, it has to be before its lease has run out; not continued, this test waits for that.
     lease = 60.0 if goes_on else 1.0
     supervisor = Supervisor(replace(settings, lease_seconds=lease), database, queue)
+    looks = count_looks(monkeypatch)
     with running(supervisor, job):
         wait_for(in_stage(database, job, "float"))
         child = child_of_this_process(job)
         assert child is not None
         child.suspend()
         if goes_on:
-            wait_for(lambda: child.status() == psutil.STATUS_STOPPED)
-            child.resume()
+            seen = len(looks)
+            wait_for(lambda: len(looks) > seen + 3)
             first = row_of(database, job).lease_expires
             assert first is not None
+            wait_for(lambda: len(looks) > seen + 6)
+            assert row_of(database, job).lease_expires == first
+            child.resume()
             wait_for(lambda: (row_of(database, job).lease_expires or first) > first)
             supervisor.stop()
     assert all_gone([child])

@@ -72,7 +72,7 @@ def serve(settings: Settings, database: Database, kind: Kind) -> int:
     place = os.environ.get(alive.PLACE, kind)
     name = f"{socket.gethostname()}.{os.getpid()}"
     heard = threading.Event()
-    supervisor = Supervisor(settings, database, queue, kind=kind, renewed=heard.set)
+    supervisor = Supervisor(settings, database, queue, kind=kind, looked=heard.set)
 
     def swept() -> None:
         alive.mark(settings, place, "sweeps")

@@ -97,6 +97,12 @@ def renew(database: Database, job_id: str, attempt: int, seconds: float, ran: fl
     return cast("State | None", state)
 
 
+def look(database: Database, job_id: str, attempt: int) -> State | None:
+    """What `renew` returns, without a renewal."""
+    with database.read() as session:
+        return cast("State | None", session.scalar(select(JobRow.state).where(JobRow.id == job_id, held(attempt))))
+
+
 def hand_back(database: Database, job_id: str, attempt: int) -> None:
     """Return the job because its worker stops. It is free at once, and no loss is counted."""
     with database.write() as session:

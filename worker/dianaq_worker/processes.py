@@ -64,12 +64,14 @@ def stop(process: subprocess.Popen[bytes], grace: float) -> None:
 
 def stands_still(process: subprocess.Popen[bytes]) -> bool:
     """Whether a process was stopped (SIGSTOP, a debugger) and not continued yet; only Linux tells."""
+    if process.poll() is not None:
+        return False
     try:
         # Behind the name, which may hold anything: proc_pid_stat(5).
-        state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        state = Path(f"/proc/{process.pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
     except OSError:
         return False
-    return state in ("T", "t")
+    return state in (b"T", b"t")
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

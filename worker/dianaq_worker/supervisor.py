@@ -48,7 +48,7 @@ class Supervisor:
     """Runs attempts one after the other, of jobs for its kind of worker, until it is told to stop.
 
     Args:
-        renewed: called with every renewal of a lease.
+        looked: called each time that it has looked after the attempt that it runs.
     """
 
     def __init__(
@@ -58,9 +58,9 @@ class Supervisor:
         queue: JobQueue,
         child: Sequence[str] | None = None,
         kind: Kind = "cpu",
-        renewed: Callable[[], None] = lambda: None,
+        looked: Callable[[], None] = lambda: None,
     ) -> None:
-        self._renewed = renewed
+        self._looked = looked
         self._kind = kind
         self._settings = settings
         self._database = database
@@ -134,7 +134,8 @@ class Supervisor:
             self._end_in_row(job_id, attempt, fault)
         finally:
             still = processes.stands_still(child)
-            processes.stop(child, settings.stop_grace_seconds)
+            # One that stands still is not asked.
+            processes.stop(child, 0 if still else settings.stop_grace_seconds)
         self._conclude(child.returncode, job_id, attempt, group, fault, still)
         group.close()
 
@@ -177,13 +178,13 @@ class Supervisor:
             if moment - looked < look_every:
                 continue
             looked = moment
-            if processes.stands_still(child):
-                # Its lease is not renewed: whether this one is faster or a sweeper, the job goes on elsewhere.
-                if moment - renewed > lease:
-                    return None
-                continue
+            still = processes.stands_still(child)
             try:
-                state = leases.renew(self._database, job_id, attempt, lease, moment - renewed)
+                if still:
+                    # Its lease is not renewed: whether this one is faster or a sweeper, the job goes on elsewhere.
+                    state = leases.look(self._database, job_id, attempt)
+                else:
+                    state = leases.renew(self._database, job_id, attempt, lease, moment - renewed)
                 if state is None and not self._ended_by(job_id, attempt):
                     _log.warning("job %s: attempt %d was overtaken", job_id, attempt)
                     return None
@@ -192,8 +193,11 @@ class Supervisor:
                 if moment - renewed > lease:
                     return None
                 continue
-            renewed = moment
-            self._renewed()
+            if not still:
+                renewed = moment
+            elif moment - renewed > lease:
+                return None
+            self._looked()
             if state is None:
                 deadline = deadline or moment + FINISH_SECONDS
             elif state == "cancelling":
@@ -240,8 +244,7 @@ class Supervisor:
                 reason = "was stopped (SIGSTOP) and not continued" if still else killed
                 if leases.lose(self._database, job_id, attempt, reason, self._settings.max_losses):
                     self._queue.send(job_id)
-            if waiting := settle(self._database):
-                self._queue.send(*waiting)
+            self._queue.send(*settle(self._database))
             self._clean(job_id, attempt)
 
         try:

@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dianaq.events import TERMINAL_STATES
 from dianaq_service.database import Database, JobRow
 from dianaq_service.jobs.families import settle
-from dianaq_service.queue import BATCH, JobQueue
+from dianaq_service.queue import JobQueue
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
 from dianaq_worker import leases
@@ -71,9 +71,7 @@ class Sweeper(threading.Thread):
             left = self._queue.waiting()
             for device, jobs in sent_long_ago.items():
                 unsent += jobs if left[device] == 0 else []
-        for first in range(0, len(unsent), BATCH):
-            if not self._queue.send(*unsent[first : first + BATCH]):
-                return
+        self._queue.send(*unsent)
 
     def _discard_snapshots(self) -> None:
         """Remove the snapshots of jobs that have ended, or are not known."""

@@ -1,8 +1,9 @@
 """Events in the database.
 
-Appending changes the job's row and inserts the event in one transaction. The row's UPDATE hands out the
-sequence number, so numbers are given once and their order is the order of commits; its condition is the fence:
-when it does not hold, nothing is written. What the event makes superfluous goes at the same time (`thinning`).
+A job begins with its first events. Appending another one changes the job's row and inserts the event in one
+transaction. The row's UPDATE hands out the sequence number, so numbers are given once and their order is the order of
+commits; its condition is the fence: when it does not hold, nothing is written. What the event makes superfluous goes at
+the same time (`thinning`).
 """
 
 from __future__ import annotations

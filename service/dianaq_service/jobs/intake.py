@@ -1,7 +1,8 @@
 """How jobs come in: each is checked against what it names, and queued.
 
-Those that are submitted at the same time are stored together, in one transaction: it takes as many as came while the
-one before was under way. So a crowd waits for two transactions, and one client alone for its own.
+Those that are submitted at the same time are stored together, in one transaction: it takes those that came while the
+one before was under way, up to a number. So a crowd waits for a few transactions, and one client alone for its own. All
+of a process wait while one of them waits for a lock of the database.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import Future
 from collections.abc import Sequence
-from contextvars import Context
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -56,6 +57,12 @@ class Intake:
         self._outbox = outbox
         self._waiting: list[Submission] = []
         self._storing: asyncio.Task[None] | None = None
+        # One of its own: those of the event loop may all wait for something else.
+        self._thread = ThreadPoolExecutor(1, "intake")
+
+    def close(self) -> None:
+        """Returns when what is being stored is stored."""
+        self._thread.shutdown()
 
     async def submit(self, owner: str, spec: JobSpec, once: Once) -> Job:
         """Check a job, queue it, and tell the workers, unless it waits for another job.
@@ -67,44 +74,58 @@ class Intake:
         submission = Submission(owner, spec, once)
         self._waiting.append(submission)
         if self._storing is None:
-            # It is nobody's request, and is not logged as one.
-            self._storing = asyncio.create_task(self._store_waiting(), context=Context())
+            self._storing = asyncio.create_task(self._store_waiting())
         return await submission.answer
 
     async def _store_waiting(self) -> None:
-        while self._waiting:
-            taken, self._waiting = self._waiting[:TOGETHER], self._waiting[TOGETHER:]
-            outcomes: Sequence[Job | Exception]
-            try:
-                outcomes = await asyncio.to_thread(self._store, taken)
-            except Exception as error:  # of this code: nobody may wait for ever
-                outcomes = [error] * len(taken)
+        try:
+            while self._waiting:
+                taken, self._waiting = self._waiting[:TOGETHER], self._waiting[TOGETHER:]
+                await self._store_some(taken)
+        finally:
+            self._storing = None
+
+    async def _store_some(self, taken: Sequence[Submission]) -> None:
+        outcomes: Sequence[Job | BaseException]
+        try:
+            outcomes = await asyncio.get_running_loop().run_in_executor(self._thread, self._store, taken)
+        except BaseException as error:  # a fault of this code, or the end of the process: nobody may wait for ever
+            outcomes = [RuntimeError(f"the intake failed: {error!r}")] * len(taken)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+        finally:
             for submission, outcome in zip(taken, outcomes, strict=True):
                 if submission.answer.cancelled():
                     continue
-                if isinstance(outcome, Exception):
+                if isinstance(outcome, BaseException):
                     submission.answer.set_exception(outcome)
                 else:
                     submission.answer.set_result(outcome)
-        self._storing = None
 
-    def _store(self, submissions: Sequence[Submission]) -> Sequence[Job | Exception]:
+    def _store(self, submissions: Sequence[Submission]) -> list[Job | Exception]:
         """What became of each."""
         try:
             return self._store_together(submissions)
         except Exception as error:
-            if len(submissions) == 1 or is_away(error) or is_full(error):
+            if len(submissions) == 1 or _concerns_all(error):
                 return [error] * len(submissions)
-            # Each alone, so that the reason is one's own.
-            return [outcome for submission in submissions for outcome in self._store([submission])]
+        # Each alone, so that the reason is one's own.
+        outcomes: list[Job | Exception] = []
+        for submission in submissions:
+            if outcomes and _concerns_all(outcomes[-1]):
+                outcomes.append(outcomes[-1])
+            else:
+                outcomes += self._store([submission])
+        return outcomes
 
-    def _store_together(self, submissions: Sequence[Submission]) -> Sequence[Job | Exception]:
+    def _store_together(self, submissions: Sequence[Submission]) -> list[Job | Exception]:
         """Store all but those that are refused. Raises what the transaction suffered, and leaves nothing then."""
         outcomes: dict[int, Job | Exception] = {}
         rows: dict[int, JobRow] = {}
         with self._database.write() as session:
             with session.no_autoflush:
-                for number, submission in enumerate(submissions):
+                # Jobs that others start from are locked in the order of their ids, by everybody.
+                for number, submission in sorted(enumerate(submissions), key=lambda one: one[1].spec.start or ()):
                     try:
                         submission.once.see(session)
                         rows[number] = add(session, submission.owner, submission.spec, new_id("job"))
@@ -118,6 +139,11 @@ class Intake:
             if row.waits_for is None:
                 self._outbox.put(row.id)
         return [outcomes[number] for number in range(len(submissions))]
+
+
+def _concerns_all(outcome: Job | Exception) -> bool:
+    """Whether it is the database's or the disk's, and no submission's."""
+    return isinstance(outcome, Exception) and (is_away(outcome) or is_full(outcome))
 
 
 def add(session: Session, owner: str, spec: JobSpec, job_id: str, **values: Any) -> JobRow:

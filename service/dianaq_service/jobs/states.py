@@ -6,8 +6,8 @@
     running -> cancelling -> cancelled  the attempt is told first
     running -> queued                   handed back, or lost with its process
 
-Every move is one conditional UPDATE with its event in the same transaction: whoever comes second changes
-nothing. The API and the worker both move jobs with `move`.
+A job enters as queued (`enter`). Every move is one conditional UPDATE with its event in the same transaction: whoever
+comes second changes nothing. The API and the worker both move jobs with `move`.
 """
 
 from __future__ import annotations

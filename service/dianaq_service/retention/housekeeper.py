@@ -59,8 +59,7 @@ class Housekeeper(threading.Thread):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
-            with self._database.write() as session:
-                remove_expired(session)
+            remove_expired(self._database, self._stopping.is_set)
             self._artifacts()
             for kind in (MODELS, DATASETS):
                 self._uploads(kind)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import Depends, Header, Query, Request
+from fastapi.concurrency import run_in_threadpool
 
 from dianaq.errors import Unauthorised
 from dianaq_service.idempotency import HEADER, Once
@@ -33,7 +33,7 @@ async def get_owner(services: ServicesDep, authorization: Annotated[str, Header(
         raise Unauthorised("the header `Authorization: Bearer <key>` is missing", param="Authorization")
     owner = services.known.owner_of(key)
     if owner is None:
-        owner = await asyncio.to_thread(_look_up, services, key)
+        owner = await run_in_threadpool(_look_up, services, key)
         services.known.see(key, owner)
     return owner
 
