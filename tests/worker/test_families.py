@@ -39,8 +39,8 @@ def queue(
     """A queue whose messages end in a list."""
     queue = JobQueue(settings.broker_url, database)
 
-    def send(job_id: str) -> bool:
-        sent.append(job_id)
+    def send(*job_ids: str) -> bool:
+        sent.extend(job_ids)
         return True
 
     monkeypatch.setattr(queue, "send", send)
