@@ -30,10 +30,10 @@ class Outbox(Thread):
         self._lock = Lock()
         self._filled, self._closed = Event(), Event()
 
-    def put(self, job_id: str) -> None:
-        """Have a job sent, soon."""
+    def put(self, *job_ids: str) -> None:
+        """Have jobs sent, soon."""
         with self._lock:
-            self._ids.append(job_id)
+            self._ids += job_ids
             self._filled.set()
 
     @property

@@ -28,7 +28,8 @@ from .conftest import Api
 class Told(list[str]):
     """In the place of the outbox."""
 
-    put = list.append
+    def put(self, *job_ids: str) -> None:
+        self.extend(job_ids)
 
 
 @pytest.fixture

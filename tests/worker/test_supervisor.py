@@ -58,6 +58,14 @@ def in_stage(database: Database, job: str, stage: str) -> Callable[[], bool]:
     return lambda: row_of(database, job).stage == stage
 
 
+def child_in_float(database: Database, job: str) -> psutil.Process:
+    """The child of a job, once it has come to the stage in which some fake pipelines stay."""
+    wait_for(in_stage(database, job, "float"))
+    child = child_of_this_process(job)
+    assert child is not None
+    return child
+
+
 @ON_BOTH
 def test_success(database: Database, storage: Storage, supervisor: Supervisor) -> None:
     job = add_job(database, storage, fake.SUCCEED)
@@ -124,9 +132,7 @@ def test_a_child_that_does_not_listen_is_killed_after_its_job_is_cancelled(
 ) -> None:
     job = add_job(database, storage, fake.IGNORE_CANCEL)
     with running(supervisor, job):
-        wait_for(in_stage(database, job, "float"))
-        child = child_of_this_process(job)
-        assert child is not None
+        child = child_in_float(database, job)
         with database.write() as session:
             assert move(session, job, "cancelling", is_in("running"))
         wait_for(lambda: row_of(database, job).state == "cancelled")
@@ -141,9 +147,7 @@ def test_killed_children_are_replaced_until_the_cap(
     job = add_job(database, storage, fake.HANG)
     for attempt in (1, 2, 3):
         with running(supervisor, job):
-            wait_for(in_stage(database, job, "float"))
-            child = child_of_this_process(job)
-            assert child is not None
+            child = child_in_float(database, job)
             os.kill(child.pid, signal.SIGKILL)
         supervisor._stopping.clear()
         row = row_of(database, job)
@@ -156,12 +160,10 @@ def test_killed_children_are_replaced_until_the_cap(
 def test_stopping_hands_the_job_back(database: Database, storage: Storage, supervisor: Supervisor) -> None:
     job = add_job(database, storage, fake.IGNORE_CANCEL)
     with running(supervisor, job):
-        wait_for(in_stage(database, job, "float"))
-        child = child_of_this_process(job)
+        child = child_in_float(database, job)
         supervisor.stop()
     row = row_of(database, job)
     assert (row.state, row.losses, row.attempt) == ("queued", 0, 1)
-    assert child is not None
     assert all_gone([child])
     supervisor.run(job)
     assert row_of(database, job).attempt == 1, "a stopping supervisor takes nothing"
@@ -171,10 +173,8 @@ def test_stopping_hands_the_job_back(database: Database, storage: Storage, super
 def test_an_overtaken_child_is_ended(database: Database, storage: Storage, supervisor: Supervisor) -> None:
     job = add_job(database, storage, fake.HANG)
     with running(supervisor, job):
-        wait_for(in_stage(database, job, "float"))
-        child = child_of_this_process(job)
+        child = child_in_float(database, job)
         overtake(database, job)
-    assert child is not None
     assert all_gone([child])
     row = row_of(database, job)
     assert (row.state, row.attempt, row.losses) == ("running", 2, 1)
@@ -214,9 +214,7 @@ def test_a_child_that_stands_still_can_be_cancelled(
     supervisor = Supervisor(replace(settings, lease_seconds=600.0), database, queue)
     looks = count_looks(monkeypatch)
     with running(supervisor, job):
-        wait_for(in_stage(database, job, "float"))
-        child = child_of_this_process(job)
-        assert child is not None
+        child = child_in_float(database, job)
         child.suspend()
         wait_for(lambda: looks)
         with database.write() as session:
@@ -241,9 +239,7 @@ def test_a_child_that_stands_still(
     supervisor = Supervisor(replace(settings, lease_seconds=lease), database, queue)
     looks = count_looks(monkeypatch)
     with running(supervisor, job):
-        wait_for(in_stage(database, job, "float"))
-        child = child_of_this_process(job)
-        assert child is not None
+        child = child_in_float(database, job)
         child.suspend()
         if goes_on:
             seen = len(looks)

@@ -128,7 +128,6 @@ class Supervisor:
         group = MemoryGroup(settings.cgroup, f"{job_id}-{attempt}", limits.memory(settings))
         child = self._spawn(job_id, attempt, group)
         fault: DianaqError | None = None
-        still = False
         try:
             fault = self._watch(child, job_id, attempt)
             self._end_in_row(job_id, attempt, fault)

@@ -135,9 +135,7 @@ class Intake:
             for number, row in rows.items():
                 outcomes[number] = job = Job.model_validate(row, from_attributes=True)
                 submissions[number].once.keep(session, job)
-        for row in rows.values():
-            if row.waits_for is None:
-                self._outbox.put(row.id)
+        self._outbox.put(*(row.id for row in rows.values() if row.waits_for is None))
         return [outcomes[number] for number in range(len(submissions))]
 
 

@@ -74,8 +74,7 @@ def ask_to_end(session: Session, job_id: str) -> bool:
 
 def settle(services: Services) -> None:
     """Tell the jobs that waited for one which has just ended."""
-    for job_id in families.settle(services.database):
-        services.outbox.put(job_id)
+    services.outbox.put(*families.settle(services.database))
 
 
 def delete(services: Services, owner: str, job_id: str) -> None:

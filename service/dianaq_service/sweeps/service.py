@@ -44,8 +44,7 @@ def create(services: Services, owner: str, spec: SweepSpec, once: Once) -> Sweep
                 free.append(job_id)
         answer = _with_jobs(session, row)
         once.keep(session, answer)
-    for job_id in free:
-        services.outbox.put(job_id)
+    services.outbox.put(*free)
     return answer
 
 
