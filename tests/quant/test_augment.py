@@ -8,7 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from dianaq_quant.training.augment import clear, cut_out, draw_shares, mix, move, partners, places, rotate, spread
+from dianaq_quant import gaussian
+from dianaq_quant.training.augment import (
+    clear,
+    cut_out,
+    disturb,
+    draw_shares,
+    mix,
+    move,
+    partners,
+    places,
+    rotate,
+    spread,
+)
 
 LAST = torch.channels_last
 
@@ -100,6 +112,27 @@ def test_samples_are_mixed_with_the_one_before_by_their_shares(x: Tensor) -> Non
         torch.testing.assert_close(found[i], share * x[i] + (1 - share) * x[i - 1])
     assert partners(torch.arange(4)).tolist() == [3, 0, 1, 2]
     assert x.dim() != 4 or found.is_contiguous(memory_format=LAST)
+
+
+@pytest.mark.parametrize("size", [1 << 22, 16])
+@pytest.mark.parametrize("x", [maps(), torch.arange(8.0).reshape(4, 2)], ids=["maps", "vectors"])
+def test_noise_is_read_from_the_pool_as_a_sample_lies_in_memory(
+    x: Tensor, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gaussian.pool.cache_clear()
+    monkeypatch.setattr(gaussian, "POOL_SIZE", size)
+    found = x.clone(memory_format=torch.preserve_format)
+    first = torch.tensor([0, 5, size - 1, 5])
+    assert disturb(found, 0.5, first) is found
+    values = gaussian.pool(x.device, 0)
+    assert len(values) == size
+    assert float(values.std()) == pytest.approx(1, abs=0.3)
+    for before, after, start in zip(x, found, first.tolist(), strict=True):
+        stored = before.permute(1, 2, 0) if before.dim() == 3 else before
+        noise = values[(start + torch.arange(stored.numel())) % size].view_as(stored)
+        expected = stored + 0.5 * noise
+        torch.testing.assert_close(after, expected.permute(2, 0, 1) if before.dim() == 3 else expected)
+    gaussian.pool.cache_clear()
 
 
 @pytest.mark.parametrize("alpha", [0.001, 0.2, 1.0, 8.0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import torch
@@ -10,14 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dianaq.cores import Noise
-from dianaq_quant import kernels
+from dianaq_quant import gaussian, kernels
 from dianaq_quant.modules.structure import Geometry, convolve
 from dianaq_quant.quantisers.functions import convert, floor_clip
 from dianaq_quant.targets.diana import ADC, ANALOG_ROWS
-
-POOL_SIZE = 1 << 22
-"""Gaussian values that training draws its noise from, at a random place each time: drawing every value afresh takes as
-long as the convolutions do, and a batch of the largest layers in use sees each value about once."""
 
 
 @dataclass(frozen=True)
@@ -142,8 +137,9 @@ class Adc(nn.Module):
         generator = torch.Generator().manual_seed(self._seed + self._calls)
         self._calls += 1
         gain, error = self._columns(v, self._noise, generator)
-        first = int(torch.randint(POOL_SIZE, (), generator=generator))
-        return kernels.Noise(gain, error, self._noise.gaussian, _pool(v.device), first)
+        first = int(torch.randint(gaussian.POOL_SIZE, (), generator=generator))
+        pool = gaussian.pool(v.device, kernels.LONGEST_TILE)
+        return kernels.Noise(gain, error, self._noise.gaussian, pool, first)
 
     def _chip_disturbed(self, v: Tensor, noise: Noise) -> Tensor:
         """By the columns' errors of one chip, and Gaussian noise that is new in each conversion."""
@@ -154,13 +150,6 @@ class Adc(nn.Module):
             return v
         generator = torch.Generator().manual_seed(self._seed + self._calls)
         return v + (noise.gaussian * torch.randn(v.shape, generator=generator)).to(v)
-
-
-@functools.cache
-def _pool(device: torch.device) -> Tensor:
-    """Standard Gaussian values on a device, the first of them at the end again (see `kernels.Noise`)."""
-    values = torch.randn(POOL_SIZE, generator=torch.Generator().manual_seed(0))
-    return torch.cat([values, values[: kernels.LONGEST_TILE]]).to(device)
 
 
 def converters(network: nn.Module) -> list[Adc]:

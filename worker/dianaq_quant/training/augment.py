@@ -1,7 +1,7 @@
 """Augmentation of whole batches: every operation takes all samples at once, on the device that they are on.
 
 Maps are (N, C, H, W), channels-last in memory; what comes in from outside them is 0. What is random is given: a number
-a sample, drawn on the CPU, so that every device sees the same.
+a sample, drawn on the CPU, so that every device sees the same. Noise, a number for each value, is read from a pool.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dianaq_quant import gaussian
 from dianaq_quant.training.data import lines
 
 
@@ -87,6 +88,20 @@ def cut_out(x: Tensor, row: Tensor, column: Tensor, size: tuple[int, int]) -> Te
     inside_rows = (rows >= 0) & (rows < size[0])
     inside_columns = ((columns >= 0) & (columns < size[1])).repeat_interleave(x.shape[1], 1)
     lines(x).masked_fill_(inside_rows.unsqueeze(2) & inside_columns.unsqueeze(1), 0.0)
+    return x
+
+
+def disturb(x: Tensor, sigma: float, first: Tensor) -> Tensor:
+    """Add Gaussian noise, in place; inputs of any shape.
+
+    Args:
+        sigma: its standard deviation.
+        first: (N,) of int64, where in the pool each sample's values begin (see `gaussian.pool`).
+    """
+    stored = x.permute(0, 2, 3, 1) if x.dim() == 4 else x  # as it lies in memory
+    size = stored[0].numel()
+    pieces = gaussian.pool(x.device, size).as_strided((gaussian.POOL_SIZE, size), (1, 1))
+    stored.add_(pieces.index_select(0, first).view_as(stored), alpha=sigma)
     return x
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dianaq.augmentation import Augmentation, extent
 from dianaq.recipe import Training
+from dianaq_quant import gaussian
 from dianaq_quant.training import augment
 from dianaq_quant.training.batch import Batch, Mixture
 from dianaq_quant.training.data import Data, Normalisation, Split
@@ -68,11 +69,11 @@ def augmented(
     """A batch of raw samples (N, *input shape) as the network is fed it.
 
     Args:
-        generator: on the CPU. Noise, a number for each value, comes from one of the batch's device that this one seeds.
+        generator: on the CPU, so that every device sees the same.
     """
     raw = raw.to(normalise.device)
     draws = torch.rand((len(DRAWS), len(raw)), generator=generator)
-    noise_seed = int(torch.randint(2**62, (), generator=generator))
+    noise = torch.randint(gaussian.POOL_SIZE, (len(raw),), generator=generator).to(raw.device)
     drawn = dict(zip(DRAWS, draws.to(raw.device), strict=True))
     moves = settings.flip or settings.crop or settings.time_shift
     x = _moved(raw, settings, normalise, drawn) if moves else normalise(raw)
@@ -84,8 +85,7 @@ def augmented(
         column = augment.places(drawn["cutout_column"], x.shape[3]) - width // 2
         x = augment.cut_out(x, row, column, (height, width))
     if settings.noise:
-        source = torch.Generator(x.device).manual_seed(noise_seed)
-        x = x + torch.empty_like(x).normal_(0.0, settings.noise, generator=source)
+        x = augment.disturb(x, settings.noise, noise)
     if not settings.mixup:
         return Batch(x, labels)
     shares = augment.draw_shares(len(x), settings.mixup, generator).to(x.device)
