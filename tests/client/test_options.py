@@ -158,7 +158,7 @@ def test_a_network_of_the_zoo_in_the_file(recipe: Path) -> None:
         ((*ZOO, "--width", "9"), "m", r"model\.width"),
         (ZOO, None, r"model\.weights is missing"),
         (("--start-from", "job_1"), "m", "start_from: .*must be <job id>/<iteration>"),
-        (("--start-from", "job_1/hardware_mapped", "--preset", "qat"), "m", r"recipe\.hardware_mapped\.epochs is 6"),
+        (("--start-from", "job_1/hardware_mapped", "--preset", "qat"), "m", r"recipe\.hardware_mapped\.epochs is 12"),
     ],
 )
 def test_refuses_bad_networks_and_starts(options: tuple[str, ...], model: str | None, words: str) -> None:

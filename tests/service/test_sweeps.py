@@ -73,7 +73,7 @@ def test_any_field_can_be_swept(api: Api) -> None:
     sweep = submit(api, grid, recipe={"float": {"epochs": 1}})
     assert len(sweep.jobs) == 8
     last = Job.model_validate(api.client.get(f"/v1/jobs/{sweep.jobs[-1].id}").json()).spec
-    assert (last.mapping.default, last.recipe.preset, last.recipe.hardware_mapped.epochs) == ("analog", "qat", 6)
+    assert (last.mapping.default, last.recipe.preset, last.recipe.hardware_mapped.epochs) == ("analog", "qat", 12)
     assert last.recipe.float_.epochs == 1
 
 
