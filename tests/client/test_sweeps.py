@@ -37,7 +37,7 @@ def test_a_job_from_python_is_swept_like_the_file_that_says_the_same() -> None:
     found = jobs(made, **grid)
     assert found == jobs(written, **grid)
     assert [spec.recipe.hardware_mapped.epochs for spec in found] == [1, 2]
-    assert found[0].recipe.hardware_mapped.learning_rate == 0.02  # the preset's
+    assert found[0].recipe.hardware_mapped.learning_rate == 0.03  # the preset's
 
 
 def test_presets_can_be_swept() -> None:
@@ -46,7 +46,7 @@ def test_presets_can_be_swept() -> None:
     for job in ({**JOB, "recipe": {"float": {"epochs": 1}}}, JobSpec(**JOB, recipe=Recipe(float_=float_))):
         found = jobs(job, **grid)
         assert [spec.recipe.float_.epochs for spec in found] == [1, 1]
-        assert [spec.recipe.hardware_mapped.epochs for spec in found] == [0, 6]
+        assert [spec.recipe.hardware_mapped.epochs for spec in found] == [0, 12]
     with pytest.raises(InvalidSpec, match="already filled in from the preset 'qat'; make the job without a preset"):
         jobs(JobSpec(**JOB, recipe=Recipe(preset="qat")), **grid)
 
