@@ -52,7 +52,7 @@ bench-followers: install
 
 # PEERS=1 adds published frameworks to the comparison.
 bench-step: install
-	$(if $(PEERS),$(BIN)/python -m pip install --quiet '.[bench]')
+	$(if $(PEERS),$(BIN)/python -m pip install --quiet --editable '.[bench]')
 	$(BIN)/python benchmarks/step.py $(if $(PEERS),--peers)
 	$(BIN)/python benchmarks/feed.py --record
 

@@ -19,13 +19,14 @@ from typing import Any
 
 import yaml
 from data import DATA, cifar10, cifar10_96, cifar10_96_whole, network, noisy_mnist, speech_commands
-from results import ROOT, record_rows, table
+from results import ROOT, record_rows, table, titled
 
 from dianaq.events import EventBody, MetricsBody
 from dianaq.figures import FIGURES, written
 from dianaq.recipe import merge
 from dianaq.spec import JobSpec
 from dianaq_quant.pipeline import run
+from dianaq_quant.training.device import choose_device
 
 sys.path.insert(0, str(ROOT / "examples"))
 
@@ -215,6 +216,7 @@ def main() -> int:
     if not DATA.is_dir():
         print(f"no real data at {DATA}; set DIANAQ_SHARED_DATA", file=sys.stderr)
         return 1
+    device = choose_device()
     missed = False
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
@@ -225,11 +227,13 @@ def main() -> int:
             print(f"{case.network} {case.job}", flush=True)
             row, sweep = measure(case, folder)
             print(table(HEADER, [row]), flush=True)
-            record_rows("Accuracy", NOTE, HEADER, [row])
+            record_rows(titled("Accuracy", device), NOTE, HEADER, [row])
             if sweep:
                 levels = [f"{entry['gaussian']:g} LSB" for entry in sweep]
                 cells = [f"{100 * e[case.metric]['mean']:.2f} ± {100 * e[case.metric]['std']:.2f}" for e in sweep]
-                record_rows("Noise", NOISE_NOTE, ["network", "job", *levels], [[case.network, case.job, *cells]])
+                record_rows(
+                    titled("Noise", device), NOISE_NOTE, ["network", "job", *levels], [[case.network, case.job, *cells]]
+                )
             missed |= any("MISSED" in cell for cell in row)
     return int(missed)
 

@@ -16,12 +16,13 @@ from itertools import count
 from typing import Any
 
 import torch
-from results import record, table
+from results import record, table, titled
 from step import stepper
 
 from dianaq.recipe import Training
 from dianaq_quant.training.batch import Batch
 from dianaq_quant.training.data import Data, Normalisation, Split
+from dianaq_quant.training.device import choose_device
 from dianaq_quant.training.feed import Feed
 from dianaq_quant.zoo import build
 
@@ -93,11 +94,11 @@ def fed(data: Data, augmentation: Any) -> Iterator[Batch]:
     return (batch for epoch in count(1) for batch in feed.epoch(epoch))
 
 
-def measure(name: str, case: Case, rounds: int) -> list[float]:
+def measure(name: str, case: Case, rounds: int, device: torch.device) -> list[float]:
     """Medians in ms of a network's step, of a batch augmented as usual, and of one with everything on."""
-    data = case.data()
+    data = case.data().to(device)
     usual, everything = fed(data, case.usual), fed(data, EVERYTHING)
-    network = build(name, input_shape=case.shape, classes=CLASSES, width=case.width).train()
+    network = build(name, input_shape=case.shape, classes=CLASSES, width=case.width).to(device).train()
     batch = next(usual)
     assert batch.labels is not None
     step = stepper(network, batch.x.contiguous(), batch.labels)
@@ -107,6 +108,8 @@ def measure(name: str, case: Case, rounds: int) -> list[float]:
         for action, taken in zip(timed, times, strict=True):
             start = time.perf_counter()
             action()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
             if round_ >= 2:
                 taken.append(1000 * (time.perf_counter() - start))
     return [statistics.median(taken) for taken in times]
@@ -118,9 +121,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20, help="steps and batches of each kind (default: 20)")
     parser.add_argument("--record", action="store_true", help="write the table into RESULTS.md")
     args = parser.parse_args()
+    device = choose_device()
     rows, missed = [], False
     for name, case in CASES.items():
-        step, usual, everything = measure(name, case, args.rounds)
+        step, usual, everything = measure(name, case, args.rounds, device)
         share = 100 * usual / step
         missed |= share > LIMIT
         limit = f"{LIMIT:g} % {'MISSED' if share > LIMIT else 'met'}"
@@ -134,7 +138,7 @@ def main() -> int:
     if args.record:
         about = f"Batch {BATCH}; medians of {args.rounds} rounds in which steps and batches take turns. Usual: "
         about += f"{' and '.join(PHOTOGRAPHS)} for photographs, {' and '.join(SPECTROGRAMS)} for spectrograms."
-        record("Data path", f"{about} Everything: {', '.join(EVERYTHING)}.\n\n{text}")
+        record(titled("Data path", device), f"{about} Everything: {', '.join(EVERYTHING)}.\n\n{text}")
     return int(missed)
 
 

@@ -20,6 +20,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def titled(title: str, device: torch.device) -> str:
+    """A section's title: what a GPU does has a section of its own."""
+    return f"{title}, GPU" if device.type == "cuda" else title
+
+
 def record(title: str, body: str) -> None:
     """Write a section, with date, commit and machine, in place of the one of the same title."""
     where = f"{date.today().isoformat()}, commit {COMMIT}, {_machine()}."

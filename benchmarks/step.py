@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 from peers import PeerError, peers
-from results import record, record_rows, table
+from results import record, record_rows, table, titled
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
@@ -57,6 +57,7 @@ NOTE = (
     f"Batch {BATCH}: forward, backward, SGD. `ratio` is the median over rounds of the time against `{PLAIN}` in the "
     f"same round; `memory` is the most that a step holds at once, against the same (limit {MEMORY})."
 )
+PEERS_NOTE = f"Peers train in NCHW, as `{PLAIN}` does; all else in channels last, as jobs do."
 
 Step = Callable[[], None]
 
@@ -116,13 +117,13 @@ def stepper(network: nn.Module, x: Tensor, y: Tensor) -> Step:
     return step
 
 
-def held(step: Step) -> int:
-    """The most bytes that a step holds at once, beyond what is there before it."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+def held(step: Step, device: torch.device) -> int:
+    """The most bytes that a step holds at once on its device, beyond what is there before it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
         step()
-        return torch.cuda.max_memory_allocated() - before
+        return torch.cuda.max_memory_allocated(device) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         step()
     events, left = [], list(seen.profiler.kineto_results.experimental_event_tree())
@@ -138,9 +139,8 @@ def held(step: Step) -> int:
     return most
 
 
-def measure(name: str, rounds: int, with_peers: bool) -> list[list[str]]:
+def measure(name: str, rounds: int, with_peers: bool, device: torch.device) -> list[list[str]]:
     """The rows of one network."""
-    device = choose_device()
     networks, x = variants(name)
     x, y = x.to(device), torch.randint(0, CLASSES, (BATCH,), device=device)
     last = x.contiguous(memory_format=torch.channels_last)
@@ -164,7 +164,7 @@ def measure(name: str, rounds: int, with_peers: bool) -> list[list[str]]:
             start = time.perf_counter()
             case.step()
             case.seconds.append(time.perf_counter() - start)
-    bytes_held = {step: held(case.step) for step, case in cases.items()}
+    bytes_held = {step: held(case.step, device) for step, case in cases.items()}
     rows = []
     for step, case in cases.items():
         ratio = statistics.median(a / b for a, b in zip(case.seconds, cases[PLAIN].seconds, strict=True))
@@ -183,16 +183,17 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--peers", action="store_true", help="measure published frameworks as well")
     args = parser.parse_args()
+    device = choose_device()
     if library() is None:
         print("no compiled kernels: the steps take longer than they would with a C compiler")
     if args.peers:
         known = [[peer.name, peer.version or "not installed", peer.how] for peer in peers().values()]
-        record("Step, peers", table(["peer", "version", "what is timed"], known))
+        record("Step, peers", f"{PEERS_NOTE}\n\n{table(['peer', 'version', 'what is timed'], known)}")
     missed = False
     for name in args.networks:
-        rows = measure(name, args.rounds, args.peers)
+        rows = measure(name, args.rounds, args.peers, device)
         print(table(HEADER, rows), flush=True)
-        record_rows("Step, GPU" if torch.cuda.is_available() else "Step", NOTE, HEADER, rows)
+        record_rows(titled("Step", device), NOTE, HEADER, rows)
         missed |= any("MISSED" in row[4] for row in rows)
     return int(missed)
 

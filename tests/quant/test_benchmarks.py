@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,7 +21,7 @@ def test_every_step_is_timed_and_weighed_against_the_plain_one(monkeypatch: pyte
 
     monkeypatch.setattr(step, "BATCH", 4)
     monkeypatch.setitem(step.NETWORKS, "resnet8", ((3, 8, 8), 0.5))
-    rows = step.measure("resnet8", 2, with_peers=False)
+    rows = step.measure("resnet8", 2, with_peers=False, device=torch.device("cpu"))
     assert {row[1] for row in rows} == {step.PLAIN, "float, channels last", *step.LIMITS}
     ratios = {row[1]: float(row[3]) for row in rows}
     assert ratios[step.PLAIN] == 1.0
@@ -38,4 +39,26 @@ def test_the_feed_is_timed_against_the_plain_step(monkeypatch: pytest.MonkeyPatc
     small = [("resnet8", feed.Case((3, 16, 16), 40, 0.5, True, feed.PHOTOGRAPHS))]
     small += [("ds_cnn", feed.Case((1, 10, 49), 40, 0.5, False, feed.SPECTROGRAMS))]
     for name, case in small:
-        assert all(milliseconds > 0 for milliseconds in feed.measure(name, case, 3))
+        assert all(milliseconds > 0 for milliseconds in feed.measure(name, case, 3, torch.device("cpu")))
+
+
+def test_results_are_written_in_place_of_the_same_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import results
+
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "RESULTS.md")
+    monkeypatch.setattr(results, "COMMIT", "abc")
+    results.record("Other", "old")
+    header = ["network", "job", "took"]
+    results.record_rows("Jobs", "A note.", header, [["b", "ptq", "1 s"], ["a", "qat", "2 s"]])
+    monkeypatch.setattr(results, "COMMIT", "def")
+    results.record_rows("Jobs", "A note.", header, [["b", "ptq", "3 s"]])
+    results.record("Other", "new")
+    text = (tmp_path / "RESULTS.md").read_text()
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith(("| a", "| b"))]
+    assert [(row[0], row[2], row[3][-5:-2]) for row in rows] == [("| a", "2 s", "abc"), ("| b", "3 s", "def")]
+    assert text.index("## Jobs") < text.index("## Other")
+    assert "old" not in text
+    assert "commit def" in text
+    assert "CPU threads" in text
+    gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
+    assert (results.titled("Jobs", gpu), results.titled("Jobs", cpu)) == ("Jobs, GPU", "Jobs")
