@@ -70,8 +70,11 @@ class Settings:
     beside a night of jobs."""
 
     gpus: str = "auto"
-    """Which GPUs a worker serves, with one supervisor each: `auto` those that `nvidia-smi` lists, `none`, or their
+    """Which GPUs a worker serves: `auto` those that `nvidia-smi` lists, `none`, or their
     numbers or UUIDs with commas between."""
+    gpu_jobs: int = 1
+    """Supervisors of each GPU: so many jobs share it, and its memory by `DIANAQ_GPU_MEMORY_GB` of each. A small
+    network leaves most of a GPU idle."""
     cpu_workers: int = 0
     """Supervisors without a GPU beside those with one; a machine without GPUs has one in any case. On machines with
     GPUs there are none by default, as one would take jobs for any device, and train for many times as long."""

@@ -50,7 +50,15 @@ def test_every_variable_of_the_documentation_is_one_that_is_read() -> None:
     assert named <= VARIABLES
     limits = {name for name in VARIABLES if name.startswith("DIANAQ_CHILD_")}
     assert (
-        limits | {"DIANAQ_LOG_FORMAT", "DIANAQ_GPUS", "DIANAQ_CPU_WORKERS", "DIANAQ_CGROUP", "DIANAQ_PRIORITY_SECONDS"}
+        limits
+        | {
+            "DIANAQ_LOG_FORMAT",
+            "DIANAQ_GPUS",
+            "DIANAQ_GPU_JOBS",
+            "DIANAQ_CPU_WORKERS",
+            "DIANAQ_CGROUP",
+            "DIANAQ_PRIORITY_SECONDS",
+        }
         <= named
     )
 

@@ -106,6 +106,22 @@ def test_which_gpus_are_served(
     assert gpus(replace(settings, gpus=wanted), machine) == found
 
 
+def test_several_jobs_share_a_gpu_by_the_memory_of_each(settings: Settings, machine: Machine) -> None:
+    machine.lists(TWO)
+    machine.environ["DIANAQ_GPU_MEMORY_GB"] = "8"
+    places = find_places(replace(settings, gpu_jobs=3), machine.environ)
+    assert [place.env["CUDA_VISIBLE_DEVICES"] for place in places] == [A, A, A, B, B, B]
+    assert len({place.name for place in places}) == 6
+
+
+@pytest.mark.parametrize(("jobs", "param"), [(0, "DIANAQ_GPU_JOBS"), (2, "DIANAQ_GPU_MEMORY_GB")])
+def test_jobs_that_cannot_share_a_gpu(settings: Settings, machine: Machine, jobs: int, param: str) -> None:
+    machine.lists(TWO)
+    with pytest.raises(InvalidSpec, match=str(jobs)) as caught:
+        find_places(replace(settings, gpu_jobs=jobs), machine.environ)
+    assert caught.value.param == param
+
+
 @pytest.mark.parametrize("wanted", ["all", "0,x", "0,0", "-1", "0,"])
 def test_gpus_that_cannot_be_meant(settings: Settings, machine: Machine, wanted: str) -> None:
     with pytest.raises(InvalidSpec) as caught:

@@ -1,4 +1,4 @@
-"""Where this machine can train: one place per GPU, and on the CPU. Each place is served by one supervisor.
+"""Where this machine can train: a place or more per GPU, and on the CPU. Each place is served by one supervisor.
 
 GPUs are found without torch, which supervisors never load: `nvidia-smi` comes with the driver. They are named by UUID,
 because CUDA numbers them by speed and `nvidia-smi` by bus.
@@ -20,6 +20,9 @@ from dianaq_service.settings import Settings
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 DEVICE = "DIANAQ_DEVICE"
 """What the child trains on; see `dianaq_quant.training.device`, which is not imported here."""
+
+MEMORY = "DIANAQ_GPU_MEMORY_GB"
+"""What a child may allocate of its GPU's memory; see there as well."""
 
 LIST_SECONDS = 60.0
 """`nvidia-smi` wakes every GPU, which takes seconds for each where none is in use."""
@@ -46,15 +49,34 @@ def find_places(settings: Settings, environ: Mapping[str, str]) -> list[Place]:
     """The places that the settings and the environment let this machine serve.
 
     Raises:
-        InvalidSpec: the settings name no place.
+        InvalidSpec: the settings name no place, or several jobs of a GPU without the memory that each may have.
     """
     cpu = {VISIBLE: "", DEVICE: "cpu"}
     gpus = _gpus(settings, environ)
+    sharers = _sharers(settings, environ)
     places = [
-        Place(f"gpu {gpu}", "gpu", {VISIBLE: gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", DEVICE: "cuda:0"}) for gpu in gpus
+        Place(f"gpu {gpu}{sharer}", "gpu", {VISIBLE: gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", DEVICE: "cuda:0"})
+        for gpu in gpus
+        for sharer in sharers
     ]
     beside = settings.cpu_workers if gpus else max(1, settings.cpu_workers)
     return places + [Place(f"cpu {number}", "cpu", cpu) for number in range(beside)]
+
+
+def _sharers(settings: Settings, environ: Mapping[str, str]) -> list[str]:
+    """What tells the places of one GPU apart."""
+    jobs = settings.gpu_jobs
+    if jobs < 1:
+        raise InvalidSpec(f"DIANAQ_GPU_JOBS takes a number from 1 on, got {jobs}", param="DIANAQ_GPU_JOBS")
+    if jobs == 1:
+        return [""]
+    if not environ.get(MEMORY):
+        raise InvalidSpec(
+            f"DIANAQ_GPU_JOBS is {jobs}: {MEMORY} must say how much of the GPU's memory each of them may have, as the "
+            "first one would else take what the others need",
+            param=MEMORY,
+        )
+    return [f" job {number}" for number in range(jobs)]
 
 
 def _gpus(settings: Settings, environ: Mapping[str, str]) -> list[str]:
