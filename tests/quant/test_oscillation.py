@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from dianaq.events import LogBody
 from dianaq.quantisers import QuantiserSpec
@@ -17,10 +17,14 @@ from dianaq_quant.modules.fake import FakeLinear, fake_linear_op
 from dianaq_quant.modules.quantiser import WeightQuantiser
 from dianaq_quant.modules.structure import Conv2d
 from dianaq_quant.targets.diana import INT8
+from dianaq_quant.training.batch import Batch
+from dianaq_quant.training.objective import Objective
 from dianaq_quant.training.oscillation import DAMPING, FREEZE_ABOVE, MEMORY, Oscillations
+from dianaq_quant.training.step import Step
 
 from .classes import data, fit, network
 from .test_analog_layers import analog
+from .test_step import Leaf
 
 INT4 = QRange(bitwidth=4, signed=True)
 TERNARY = QRange.model_validate("ternary")
@@ -76,6 +80,29 @@ def test_frozen_weights_stay_whatever_the_optimiser_does_and_follow_their_scale(
     found.freeze(0.5)
     assert module.weight.flatten().tolist() == pytest.approx([0.7, -0.25])
     assert found.frozen == 0.5
+
+
+def test_frozen_weights_of_the_average_are_where_those_of_the_network_are() -> None:
+    module, average = layer([0.1, 0.2]), layer([0.3, -0.2])
+    found = Oscillations(module, "freeze", average)
+    found.restore({**found.state(), "frozen": torch.tensor([False, True]), "kept": torch.tensor([0.0, -1.0])})
+    found.freeze(0.5)
+    found.freeze_average()
+    assert average.weight.flatten().tolist() == pytest.approx([0.3, -SCALE])
+
+
+def test_a_step_freezes_what_is_kept_as_well() -> None:
+    """However slowly the average follows, and however late a weight was frozen."""
+    net = nn.Sequential(nn.Flatten(), layer([0.0] * 4))
+    root = fx.GraphModule(net, Leaf().trace(net))
+    settings = Training(epochs=1, learning_rate=0.1, averaging=0.999, oscillations="freeze")
+    step = Step(root, Objective(0.0, None), settings, 4, "hardware_mapped", lambda body: None)
+    state = step.oscillations.state()
+    step.oscillations.restore({**state, "frozen": torch.ones(4, dtype=torch.bool), "kept": torch.ones(4)})
+    step(Batch(torch.ones(2, 4), torch.zeros(2, dtype=torch.int64)))
+    assert step.average is not None
+    for network_ in (root, step.kept):
+        assert network_.get_submodule("1").weight.flatten().tolist() == [SCALE] * 4
 
 
 def test_early_it_takes_more_oscillations_than_late() -> None:

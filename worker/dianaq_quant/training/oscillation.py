@@ -54,13 +54,15 @@ class Oscillations:
     Args:
         network: its layers must have the ranges that they are trained with.
         handling: the recipe's.
+        average: the network of the weights' moving average, if there is one.
 
     Attributes:
         weights: how many are looked after; 0 where the network has no such layer, or nothing is to be done.
     """
 
-    def __init__(self, network: nn.Module, handling: Handling) -> None:
+    def __init__(self, network: nn.Module, handling: Handling, average: nn.Module | None = None) -> None:
         self._layers = _layers(network) if handling != "none" else []
+        self._averaged = _layers(average) if average is not None and handling == "freeze" else []
         self._sizes = [layer.weight.numel() for layer in self._layers]
         self.weights = sum(self._sizes)
         self._damps, self._freezes = (bool(self._layers) and handling == word for word in ("damp", "freeze"))
@@ -126,11 +128,13 @@ class Oscillations:
         state["kept"] = torch.where(newly, nearest.clamp(self._lo, self._hi), state["kept"])
         state["frozen"] = state["frozen"] | newly
         state["former"] = torch.where(state["frozen"], state["kept"], now)
-        frozen_parts, kept_parts = (torch.split(state[name], self._sizes) for name in ("frozen", "kept"))
-        parts = zip(self._layers, frozen_parts, kept_parts, strict=True)
-        for layer, frozen, kept in parts:
-            shape = layer.weight.shape
-            layer.weight.copy_(torch.where(frozen.view(shape), kept.view(shape) * layer.scale(), layer.weight))
+        self._put_back(self._layers)
+
+    @torch.no_grad()
+    def freeze_average(self) -> None:
+        """After the moving average was updated: its frozen weights, too, are at the integers where those stay."""
+        if self._averaged:
+            self._put_back(self._averaged)
 
     def state(self) -> dict[str, Tensor]:
         """What a training that goes on later has to know."""
@@ -139,6 +143,13 @@ class Oscillations:
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take up what `state` gave."""
         self._state = {name: state[name].to(now.device) for name, now in self._state.items()}
+
+    def _put_back(self, layers: list[_Layer]) -> None:
+        """Set frozen weights to their integers."""
+        frozen_parts, kept_parts = (torch.split(self._state[name], self._sizes) for name in ("frozen", "kept"))
+        for layer, frozen, kept in zip(layers, frozen_parts, kept_parts, strict=True):
+            shape = layer.weight.shape
+            layer.weight.copy_(torch.where(frozen.view(shape), kept.view(shape) * layer.scale(), layer.weight))
 
     def _integers(self) -> Tensor:
         """The integers of all weights; (weights,)."""

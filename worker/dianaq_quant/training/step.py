@@ -28,7 +28,8 @@ class Step:
 
     A batch that does not fit into memory is repeated in halves, quarters and so on, whose gradients are added up to
     that of the mean over the whole batch; the rest of the training is done in parts of this size. Only BatchNorm tells
-    the difference: it normalises each part by the part's own statistics (and noise, which is new in each part).
+    the difference: it normalises each part by the part's own statistics (and what is random, such as noise and dropout,
+    which is new in each part).
 
     Args:
         network: trained in place.
@@ -62,7 +63,8 @@ class Step:
         self.parts = 1
         self.optimiser = make_optimiser(network, settings)
         self.average = Average(network, settings.averaging) if settings.averaging else None
-        self.oscillations = Oscillations(network, settings.oscillations)
+        average = None if self.average is None else self.average.network
+        self.oscillations = Oscillations(network, settings.oscillations, average)
         self._move_to(0)
 
     @property
@@ -92,6 +94,7 @@ class Step:
             self._move_to(self.taken + 1)
             if self.average is not None:
                 self.average.update(self.taken)
+                self.oscillations.freeze_average()
         return loss
 
     def restore(self, taken: int, parts: int) -> None:
