@@ -274,13 +274,20 @@ def test_what_is_reported_without_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", ["classification", "reconstruction"])
-def test_training_takes_two_samples_or_a_validation_split(tmp_path: Path, task: str) -> None:
+def test_training_takes_three_samples_or_two_and_a_validation_split(tmp_path: Path, task: str) -> None:
     recipe = {"float": {"epochs": 1}}
-    one = {"x_train": NUMBERS[:3], "y_train": np.array([1, 0, 1])}
-    if task == "classification":
-        one = {name: array[:1] for name, array in one.items()}
-    with pytest.raises(InvalidDataset, match="at least two are needed, or x_val"):
-        load_data(saved(tmp_path, **one), job(task=task, recipe=recipe), (1,))
-    assert len(load_data(saved(tmp_path, **one), job(task=task), (1,)).calibration) == 1
-    both = load_data(saved(tmp_path, **one, x_val=NUMBERS), job(task=task, recipe=recipe), (1,))
-    assert (len(both.train), len(both.val)) == (1, 40)
+
+    def few(count: int, **more: np.ndarray) -> Path:
+        # Anomalies, labelled 1, are no samples to train on of the task that finds them.
+        anomalies = 2 if task == "reconstruction" else 0
+        y = np.array([0] * count + [1] * anomalies)
+        return saved(tmp_path, x_train=NUMBERS[: len(y)], y_train=y, **more)
+
+    for count, more, words in ((1, {}, "1 sample to"), (2, {}, "2 samples to"), (1, {"x_val": NUMBERS}, "1 sample to")):
+        with pytest.raises(InvalidDataset, match=f"x_train has {words} train on; at least three are needed"):
+            load_data(few(count, **more), job(task=task, recipe=recipe), (1,))
+        assert load_data(few(count, **more), job(task=task), (1,)).calibration
+    alone = load_data(few(3), job(task=task, recipe=recipe), (1,))
+    assert (len(alone.train), len(alone.val)) == (2, 1)
+    both = load_data(few(2, x_val=NUMBERS), job(task=task, recipe=recipe), (1,))
+    assert (len(both.train), len(both.val)) == (2, 40)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
-from dianaq_quant.training.data import EVALUATION_BATCH, Data, Normalisation, Split, batches
+from dianaq_quant.training.data import EVALUATION_BATCH, Data
 from dianaq_quant.training.memory import is_out_of_memory
 
 Norm = nn.BatchNorm1d | nn.BatchNorm2d
@@ -33,10 +34,9 @@ def reestimate_batch_norm(network: fx.GraphModule, data: Data) -> None:
         norm.train()
     # Shuffled: the set may be sorted by class, and the variance is the mean of those within the batches.
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))[:REESTIMATION_SAMPLES]
-    samples, parts = data.train.pick(order), math.ceil(len(order) / EVALUATION_BATCH)
-    # In batches of one size, or the last and smallest would count as much as the others; smaller ones where they do
-    # not fit into memory.
-    while not _estimated(network, norms, samples, data.normalise, math.ceil(len(order) / parts)):
+    parts = math.ceil(len(order) / EVALUATION_BATCH)
+    # In batches of one size, as all count the same; smaller ones where they do not fit into memory.
+    while not _estimated(network, norms, data, order.tensor_split(parts)):
         parts *= 2
     for norm, momentum in zip(norms, kept, strict=True):
         norm.momentum = momentum
@@ -44,15 +44,16 @@ def reestimate_batch_norm(network: fx.GraphModule, data: Data) -> None:
 
 
 @torch.no_grad()
-def _estimated(network: nn.Module, norms: list[Norm], samples: Split, normalise: Normalisation, size: int) -> bool:
-    """Take statistics anew from all samples; False where a batch of this size does not fit into memory."""
+def _estimated(network: nn.Module, norms: list[Norm], data: Data, batches: Sequence[Tensor]) -> bool:
+    """Take statistics anew from batches of the given indices; False where they do not fit into memory."""
     for norm in norms:
         norm.reset_running_stats()
     try:
-        for raw, _ in batches(samples, size):
-            network(normalise(raw))
+        for batch in batches:
+            network(data.normalise(data.train.pick(batch).x))
     except (RuntimeError, MemoryError) as error:
-        if size <= 2 or not is_out_of_memory(error):  # there is no variance of one sample
+        # There is no variance of one sample: halves of at least two must be left.
+        if min(map(len, batches)) < 4 or not is_out_of_memory(error):
             raise
         return False
     return True

@@ -29,7 +29,7 @@ def load_data(path: Path, spec: JobSpec, input_shape: tuple[int, ...], *, budget
         budget: bytes of samples that a split has in memory; with more, they are mapped from the file.
 
     Raises:
-        InvalidDataset: `train` is too small to hold validation data out of it, which training needs.
+        InvalidDataset: a training has fewer than two samples, or no validation data and none to hold out.
     """
     arrays, mapped = read_arrays(path, budget)
     splits = {
@@ -42,14 +42,19 @@ def load_data(path: Path, spec: JobSpec, input_shape: tuple[int, ...], *, budget
     task = TASKS[spec.task]
     if task.labels_anomalies:
         train = train.normal()
-    order = torch.randperm(len(train), generator=generator)
+    count = len(train)
+    order = torch.randperm(count, generator=generator)
     measurable = train.y is not None or not task.needs_labels
-    if val is None and len(train) > 1 and (measurable or spec.recipe.trains):
-        held_out = min(max(1, round(len(train) * spec.recipe.validation_fraction)), len(train) - 1)
+    if val is None and count > 1 and (measurable or spec.recipe.trains):
+        held_out = min(max(1, round(count * spec.recipe.validation_fraction)), count - 1)
         train, val = train.pick(order[held_out:]), train.pick(order[:held_out])
         order = torch.randperm(len(train), generator=generator)
-    if val is None and spec.recipe.trains:
-        raise InvalidDataset("x_train has one sample to train on; at least two are needed, or x_val", param="x_train")
+    if spec.recipe.trains and (val is None or len(train) < 2):
+        raise InvalidDataset(
+            f"x_train has {count} sample{'s' * (count != 1)} to train on; at least three are needed, or two and x_val "
+            "(BatchNorm has no variance of one)",
+            param="x_train",
+        )
     calibration = train.pick(order[: spec.recipe.calibration.samples])
     is_image = arrays["x_train"].dtype == np.uint8
     normalise = _normalisation(spec.preprocessing, input_shape, is_image)
