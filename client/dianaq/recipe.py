@@ -33,7 +33,7 @@ class Training(StrictModel):
     """Of weights; never of biases, BatchNorm parameters or thresholds."""
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
-    """Epochs (or part of one) over which the learning rate rises linearly from zero."""
+    """Epochs (or part of one) over which the learning rate rises linearly from zero; fewer than `epochs`."""
     clip: Annotated[float, Field(gt=0)] | None = None
     """Largest norm of all gradients together; a longer one is shortened to it. Not limited by default."""
     patience: Annotated[int, Field(ge=1)] | None = None
@@ -57,6 +57,15 @@ class Training(StrictModel):
     augmentation: Augmentation = Augmentation()
     """What the training samples are put through, each batch anew; it suits a network that was trained so, or has the
     epochs to get used to it."""
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> Self:
+        if self.epochs and self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs must be less than epochs, which is {self.epochs}, or the learning rate never comes "
+                f"down; got {self.warmup_epochs:g}"
+            )
+        return self
 
 
 class Calibration(StrictModel):
