@@ -9,12 +9,21 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from torch import Tensor
 
 from dianaq.events import EventBody, LogBody
+from dianaq.recipe import Training
 from dianaq.spec import SCHEDULING, JobSpec
 from dianaq_quant import pipeline
+from dianaq_quant.training import trace
+from dianaq_quant.training.batch import Batch
+from dianaq_quant.training.optimiser import rate
+from dianaq_quant.training.step import Step
+from dianaq_quant.training.tasks import CLASSIFICATION
 
+from .classes import data, network
 from .jobs import MIXED, TRAININGS, contents, write_files
 
 
@@ -48,6 +57,16 @@ def test_two_runs_give_the_same_bytes(folder: Path, first: dict[str, bytes]) -> 
     assert different(bundle(folder, "second")[0], first) == []
 
 
+def test_two_threads_give_the_same_bytes_each_time(folder: Path) -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        one, other = (bundle(folder, f"threads{number}")[0] for number in range(2))
+    finally:
+        torch.set_num_threads(threads)
+    assert different(one, other) == []
+
+
 def test_where_and_when_a_job_runs_changes_nothing(folder: Path, first: dict[str, bytes]) -> None:
     scheduling = {"device": "cpu", "priority": "high", "deadline_hours": 1.5}
     assert set(scheduling) == SCHEDULING
@@ -74,6 +93,22 @@ def test_a_profile_is_a_trace_of_one_step_and_changes_nothing_else(folder: Path,
     for name in names:
         found = [event["name"] for event in json.loads(profiled[name])["traceEvents"] if event.get("ph") == "X"]
         assert [found.count(part) for part in ("forward", "backward", "update")] == [1, 1, 1]
+
+
+def test_the_profiled_step_is_one_of_the_trainings_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+
+    class Noted(Step):
+        def __call__(self, batch: Batch) -> Tensor:
+            rates.append(self.learning_rate)
+            return super().__call__(batch)
+
+    monkeypatch.setattr(trace, "Step", Noted)
+    settings = Training(epochs=2, batch_size=64, warmup_epochs=0.5)  # 4 steps an epoch
+    path = tmp_path / "step.json"
+    trace.trace_step(network(), settings, data(), path, task=CLASSIFICATION, teacher=None, iteration="float", seed=0)
+    assert rates == [settings.learning_rate * rate(step, 4, settings) for step in range(trace.WARM_UP + 1)]
+    assert path.stat().st_size > 1000
 
 
 def test_a_profile_of_a_job_that_trains_nothing_is_a_note(folder: Path) -> None:

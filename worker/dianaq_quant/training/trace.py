@@ -43,8 +43,9 @@ def trace_step(
     twin = copy.deepcopy(network).train()
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        step = Step(twin, Objective(settings.distillation, teacher, task), settings, 1, iteration, lambda body: None)
-        batches = chain.from_iterable(map(Feed(data, settings, seed, iteration).epoch, count(1)))
+        feed, objective = Feed(data, settings, seed, iteration), Objective(settings.distillation, teacher, task)
+        step = Step(twin, objective, settings, feed.steps, iteration, lambda body: None)
+        batches = chain.from_iterable(map(feed.epoch, count(1)))
         for _ in range(WARM_UP):
             step(next(batches))
         with profile(activities=activities) as profiler:
