@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
-from torch import fx
+from torch import Tensor, fx
 from torch.nn import functional as F
 
 from dianaq.cores import CoreMapping, Noise
@@ -15,10 +17,13 @@ from dianaq.quantisers import Quantisers
 from dianaq_quant.editors import fake_quantise, hardware
 from dianaq_quant.modules.adc import disturb
 from dianaq_quant.training import device as devices
+from dianaq_quant.training import objective
+from dianaq_quant.training.batch import Batch
 from dianaq_quant.training.calibrate import calibrate, observe
 from dianaq_quant.training.calibrate_analog import calibrate_analog
 from dianaq_quant.training.data import Split
-from dianaq_quant.training.device import choose_device, describe, placed
+from dianaq_quant.training.device import choose_device, describe, half_precision, placed
+from dianaq_quant.training.objective import Objective
 
 from .builder import ModelBuilder
 from .stages import TERNARY, UNCHANGED, canonical, folded_network, plan_of, run_editors
@@ -129,6 +134,42 @@ def test_a_step_is_taken_where_the_network_is(stage: str) -> None:
     loss.backward()
     optimiser.step()
     assert all(p.grad is not None and p.grad.device.type == "meta" for p in net.parameters())
+
+
+@pytest.mark.parametrize(("has_bfloat16", "kind"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_the_teacher_alone_runs_in_half_precision(
+    has_bfloat16: bool, kind: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What of a step runs under autocast: a stand-in for a GPU's notes it on the CPU."""
+    wanted: list[tuple[str, torch.dtype]] = []
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bfloat16)
+
+    @contextmanager
+    def autocast(device: str, dtype: torch.dtype) -> Iterator[None]:
+        wanted.append((device, dtype))
+        with real("cpu", dtype=torch.bfloat16):
+            yield
+
+    real = torch.autocast
+    monkeypatch.setattr(torch, "autocast", autocast)
+    monkeypatch.setattr(objective, "half_precision", lambda device: half_precision(torch.device("cuda")))
+    student, teacher = Noting(), Noting()
+    loss = Objective(0.5, teacher)(student(torch.randn(2, 3)), Batch(torch.randn(2, 3), torch.tensor([0, 1])))
+    assert wanted == [("cuda", kind)]
+    assert (student.dtype, teacher.dtype, loss.dtype) == (torch.float32, torch.bfloat16, torch.float32)
+    assert isinstance(half_precision(torch.device("cpu")), nullcontext)
+
+
+class Noting(torch.nn.Linear):
+    """Remembers the type of its outputs."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        self.dtype = y.dtype
+        return y
 
 
 def test_networks_are_back_on_the_cpu_also_after_an_error() -> None:

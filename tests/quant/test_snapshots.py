@@ -18,11 +18,15 @@ from dianaq.spec import JobSpec
 from dianaq_quant import pipeline
 from dianaq_quant.starting import identity
 from dianaq_quant.training import oscillation
+from dianaq_quant.training.objective import Figure, Objective
 from dianaq_quant.training.snapshots import Snapshots, digest
 
 from .classes import CLASSES, data, fit
+from .classes import network as classifier_of_maps
 from .jobs import MIXED, TRAININGS, classifier, contents, write_files
 from .stages import canonical
+from .test_step import memory
+from .test_step import network as limited
 
 
 class Killed(Exception):
@@ -215,6 +219,39 @@ def test_torchs_own_random_numbers_go_on_where_they_were(snapshots: Snapshots) -
         networks.append(network)
     whole, resumed = (network.state_dict() for network in networks)
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+
+
+def dies_after(epoch: int) -> Any:
+    """An `emit` that raises at the end of an epoch."""
+
+    def emit(body: EventBody) -> None:
+        if isinstance(body, MetricsBody) and body.epoch == epoch:
+            raise Killed
+
+    return emit
+
+
+def test_a_plateau_is_counted_across_a_death(snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = iter([0.5, 0.6, 0.4, 0.4, 0.4])
+    monkeypatch.setattr(Objective, "figure", lambda self, net, data: Figure((next(figures),), {"top1": 0.0}))
+    settings = Training(epochs=6, batch_size=64, patience=2, schedule="constant")
+    network, snapshot = classifier_of_maps(), snapshots.of("float")
+    start = copy.deepcopy(network.state_dict())
+    with pytest.raises(Killed):
+        fit(network, data(), settings, snapshot=snapshot, emit=dies_after(2))
+    network.load_state_dict(start)
+    events = fit(network, data(), settings, snapshot=snapshot)
+    assert [body.epoch for body in events if isinstance(body, MetricsBody)] == [1, 2, 3]
+    assert any(isinstance(body, LogBody) and "ended after epoch 3 of 6" in body.message for body in events)
+
+
+def test_a_training_in_parts_goes_on_in_parts(snapshots: Snapshots) -> None:
+    settings, snapshot = Training(epochs=3, batch_size=64), snapshots.of("float")
+    with pytest.raises(Killed):
+        fit(limited(40), data(), settings, snapshot=snapshot, emit=dies_after(2))
+    network = limited(40)
+    fit(network, data(), settings, snapshot=snapshot)
+    assert memory(network).seen == [32] * 8  # none of its last epoch is tried whole
 
 
 @pytest.mark.parametrize("keep", [0, 100, -1], ids=["empty", "header", "one byte less"])
