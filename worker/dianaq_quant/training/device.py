@@ -1,4 +1,4 @@
-"""Where networks are trained, and measured meanwhile: a GPU if there is one. All else, and what must be exact, is the CPU's."""
+"""Where networks are trained, and measured meanwhile: on a GPU if there is one. What must be exact is the CPU's."""
 
 from __future__ import annotations
 
