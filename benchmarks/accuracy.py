@@ -132,7 +132,7 @@ def cases(folder: Path) -> list[Case]:
 
 
 def long_cases() -> list[Case]:
-    """What `make bench-accuracy-long` measures: what the presets reach that train for longer, and MobileNetV1 on 1.4 GB."""
+    """What `make bench-accuracy-long` measures: what the presets reach that train for longer."""
     mixed = merge(NORMALISED, yaml.safe_load((ROOT / "examples" / "mixed.yaml").read_text()))
     return [
         Case("resnet8", "qat", network("resnet8"), cifar10, preset("qat"), Drop(0.0)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from dianaq.recipe import Training
 from dianaq.spec import JobSpec
 from dianaq_quant.training.batch import Batch, Mixture
 from dianaq_quant.training.data import Data, Normalisation, Split
-from dianaq_quant.training.feed import Feed, ahead, augmented
+from dianaq_quant.training.feed import Feed, ahead, augmented, pinned
 from dianaq_quant.training.load import load_data
 from dianaq_quant.training.objective import Objective
 from dianaq_quant.training.tasks import CLASSIFICATION, TASKS
@@ -256,6 +257,32 @@ def test_mapped_data_feed_the_same_batches(tmp_path: Path, save: Any) -> None:
     assert (held.train.mapped, mapped.train.mapped) == (False, True)
     pairs = zip(Feed(held, recipe, 0).epoch(1), Feed(mapped, recipe, 0).epoch(1), strict=True)
     assert all(same(a, b) for a, b in pairs)
+
+
+def test_batches_for_a_gpu_are_those_picked_each_after_its_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for CUDA's streams notes what waits for what."""
+    done: list[str] = []
+
+    class Stream:
+        def record_event(self) -> int:
+            done.append("copied")
+            return done.count("copied")
+
+        def wait_event(self, number: int) -> None:
+            done.append(f"waited for {number}")
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream())
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
+    monkeypatch.setattr(Tensor, "pin_memory", lambda self: done.append("pinned") or self)
+    monkeypatch.setattr(Tensor, "record_stream", lambda self, stream: done.append("kept"))
+    split = images(20)
+    picks = list(torch.randperm(20, generator=torch.Generator().manual_seed(0)).split(5))
+    found = list(pinned(split, picks, torch.device("cpu")))
+    assert len(found) == 4
+    assert all(torch.equal(raw, split.x[pick]) for raw, pick in zip(found, picks, strict=True))
+    assert [word for word in done if word.startswith("waited")] == [f"waited for {n}" for n in (1, 2, 3, 4)]
+    assert [done.count(word) for word in ("pinned", "copied", "kept")] == [4, 4, 4]
 
 
 def test_the_next_result_is_made_by_a_thread_while_one_is_used() -> None:
