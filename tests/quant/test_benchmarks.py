@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,6 +32,40 @@ def test_every_step_is_timed_and_weighed_against_the_plain_one(monkeypatch: pyte
     assert memory[step.PLAIN] == 1.0
     assert memory["exact, digital"] < memory["fake_quantised"]  # no BatchNorm keeps its input
     assert all(row[4].endswith(("met", "MISSED")) for row in rows if row[1] in step.LIMITS)
+
+
+def operations(outputs: Tensor) -> tuple[Counter[str], Counter[Tensor]]:
+    """What a backward pass from these outputs does, and how often it comes to each parameter."""
+    seen, left = set(), [outputs.grad_fn]
+    uses: Counter[Tensor] = Counter()
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        following = [n for n, _ in node.next_functions if n is not None]
+        uses.update(n.variable for n in following if hasattr(n, "variable"))
+        left += following
+    return Counter(node.name() for node in seen), uses
+
+
+def test_a_step_quantises_everything_once_and_in_one_operation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A digital step has the float step's operations, but for ReLUs, which are part of the quantisers behind them."""
+    import step
+
+    monkeypatch.setattr(step, "BATCH", 4)
+    monkeypatch.setitem(step.NETWORKS, "resnet8", ((3, 8, 8), 0.5))
+    networks, x = step.variants("resnet8")
+    plain, _ = operations(networks[step.PLAIN](x))
+    for name in step.LIMITS:
+        found, uses = operations(networks[name].train()(x))
+        assert "ReluBackward0" not in found
+        weights = [p for key, p in networks[name].named_parameters() if key.endswith(".weight") and p.dim() > 1]
+        assert [uses[weight] for weight in weights] == [1] * 10  # of 9 convolutions and a fully connected layer
+        if name in ("fake_quantised", "mapped, digital"):
+            # The weights; the input; behind 9 convolutions, 3 additions and the last layer. A pool keeps its scale.
+            assert found - plain == Counter(StraightThroughBackward=10 + 1 + 9 + 3 + 1)
+            assert plain - found == Counter(ReluBackward0=7)
 
 
 def test_the_feed_is_timed_against_the_plain_step(monkeypatch: pytest.MonkeyPatch) -> None:
