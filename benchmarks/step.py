@@ -3,7 +3,7 @@
 The plain step is eager float32 in NCHW; every other network is what jobs train, in their memory format. All are timed
 in turn, round by round: a ratio compares steps of one round, and the median of the rounds' ratios is reported. Random
 images and weights: neither decides how long a step takes. `--peers` adds what published frameworks take, as far as they
-are installed (the `bench` extra).
+are installed (the `bench` extra), and what `torch.compile` makes of our own steps.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ NOTE = (
     f"Batch {BATCH}: forward, backward, SGD. `ratio` is the median over rounds of the time against `{PLAIN}` in the "
     f"same round; `memory` is the most that a step holds at once, against the same (limit {MEMORY})."
 )
+COMPILED = ("fake_quantised", "mapped, analog")
+"""Networks that are timed through `torch.compile` as well, beside peers: what it would give, were it used."""
 PEERS_NOTE = f"Peers train in NCHW, as `{PLAIN}` does; all else in channels last, as jobs do."
 
 Step = Callable[[], None]
@@ -157,6 +159,15 @@ def measure(name: str, rounds: int, with_peers: bool, device: torch.device) -> l
                 cases[f"{peer.name} {peer.version}"] = Case(stepper(peer.prepare(module, x), x, y), [])
             except PeerError as error:
                 failed.append([name, f"{peer.name} {peer.version}".strip(), "-", "-", "-", f"none: {error}"])
+        for step in COMPILED:
+            network = torch.compile(copy.deepcopy(networks[step]), dynamic=False)
+            case, label = Case(stepper(network, last, y), []), f"{step}, torch.compile"
+            try:
+                case.step()
+            except Exception as error:  # whatever the compiler raises is the reason why there is no figure
+                failed.append([name, label, "-", "-", "-", f"none: {type(error).__name__}"])
+            else:
+                cases[label] = case
     for case in cases.values():
         case.step()
     for _ in range(rounds):
