@@ -108,7 +108,7 @@ def cases(folder: Path) -> list[Case]:
         found += [
             Case(name, "ptq", network(name), cifar10, PTQ, Drop(0.4)),
             Case(name, "ptq, pixels", network(name), cifar10, {**PTQ, "interface": PIXELS}, Drop(0.4)),
-            Case(name, "ptq-tuned", network(name), cifar10, TUNED, Drop(0.4)),
+            Case(name, "ptq-tuned", network(name), cifar10, TUNED, None),
             Case(name, "qat-fast", network(name), cifar10, preset("qat-fast"), Drop(fast)),
         ]
     # A thousand samples at most for these, without labels.
@@ -116,7 +116,7 @@ def cases(folder: Path) -> list[Case]:
     reconstruction = {**PTQ, "task": "reconstruction"}
     found += [
         Case("mobilenetv1", "ptq", network("mobilenetv1"), cifar10_96, PTQ, Drop(0.5)),
-        Case("mobilenetv1", "ptq-tuned", network("mobilenetv1"), cifar10_96, TUNED, Drop(0.5)),
+        Case("mobilenetv1", "ptq-tuned", network("mobilenetv1"), cifar10_96, TUNED, None),
         Case("dscnn", "ptq", network("dscnn"), speech_commands, plain, None),
         Case("dscnn", "ptq-tuned", network("dscnn"), speech_commands, tuned, Drop(0.2)),
         Case("dae", "ptq", network("dae"), noisy_mnist, reconstruction, Floor(0.955), metric="auc"),
@@ -136,7 +136,7 @@ def long_cases() -> list[Case]:
     mixed = merge(NORMALISED, yaml.safe_load((ROOT / "examples" / "mixed.yaml").read_text()))
     return [
         Case("resnet8", "qat", network("resnet8"), cifar10, preset("qat"), Drop(0.0)),
-        Case("mobilenetv1", "qat-fast", network("mobilenetv1"), cifar10_96_whole, preset("qat-fast"), Drop(0.5)),
+        Case("mobilenetv1", "qat-fast", network("mobilenetv1"), cifar10_96_whole, preset("qat-fast"), None),
         Case("mobilenetv1", "qat", network("mobilenetv1"), cifar10_96_whole, preset("qat"), Drop(0.0)),
         Case("resnet20", "qat", network("resnet20"), cifar10, preset("qat"), Drop(-0.2)),
         Case("resnet8", "mixed, qat-best", network("resnet8"), cifar10, mixed, Drop(1.0)),
