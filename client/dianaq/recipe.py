@@ -33,7 +33,8 @@ class Training(StrictModel):
     """Of weights; never of biases, BatchNorm parameters or thresholds."""
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
-    """Epochs (or part of one) over which the learning rate rises linearly from zero; fewer than `epochs`."""
+    """Epochs (or part of one) over which the learning rate rises linearly from zero; fewer than `epochs`, and than
+    those of a progressive step."""
     clip: Annotated[float, Field(gt=0)] | None = None
     """Largest norm of all gradients together; a longer one is shortened to it. Not limited by default."""
     patience: Annotated[int, Field(ge=1)] | None = None
@@ -57,15 +58,6 @@ class Training(StrictModel):
     augmentation: Augmentation = Augmentation()
     """What the training samples are put through, each batch anew; it suits a network that was trained so, or has the
     epochs to get used to it."""
-
-    @model_validator(mode="after")
-    def _warm_up_ends(self) -> Self:
-        if self.epochs and self.warmup_epochs >= self.epochs:
-            raise ValueError(
-                f"warmup_epochs must be less than epochs, which is {self.epochs}, or the learning rate never comes "
-                f"down; got {self.warmup_epochs:g}"
-            )
-        return self
 
 
 class Calibration(StrictModel):
@@ -96,7 +88,8 @@ class Recipe(StrictModel):
     preset: Preset | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Part of `train` held out, by the seed, when the dataset has no `val`."""
+    """Part of `train` held out, by the seed, when the dataset has no `val`: at least 500 samples, or a tenth where that
+    is fewer. Without `test`, the report's figures are measured on them."""
     quantisers: Quantisers = Quantisers()
     calibration: Calibration = Calibration()
     post_training: PostTraining = PostTraining()

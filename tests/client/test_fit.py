@@ -58,6 +58,9 @@ def test_layouts(sample: tuple[int, ...], target: tuple[int, ...], layout: Any, 
     assert input_layout(sample, target, layout) == found
 
 
+STEP = {"range": {"bitwidth": 4, "signed": True}, "epochs": 2}
+
+
 @pytest.mark.parametrize(
     ("sample", "target", "layout"),
     [
@@ -87,6 +90,24 @@ def test_shapes_that_do_not_fit(sample: tuple[int, ...], target: tuple[int, ...]
 )
 def test_what_fits(parts: dict[str, Any], data: DatasetInfo) -> None:
     check_fit(spec(**parts), model(), data)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "fewest"),
+    [
+        ({"hardware_mapped": {"epochs": 2, "warmup_epochs": 2}}, "2 epochs"),
+        ({"hardware_mapped": {"epochs": 1, "warmup_epochs": 5, "schedule": "constant"}}, "1 epoch"),
+        ({"hardware_mapped": {"epochs": 9, "warmup_epochs": 3}, "progressive": [STEP]}, "2 epochs"),
+        ({"hardware_mapped": {"epochs": 0, "warmup_epochs": 3}, "progressive": [STEP]}, "2 epochs"),
+    ],
+)
+def test_a_warm_up_ends_before_the_training(recipe: dict[str, Any], fewest: str) -> None:
+    with pytest.raises(InvalidSpec, match=f"of a training that has {fewest}:") as caught:
+        check_fit(spec(recipe=recipe), model(), dataset())
+    assert caught.value.param == "recipe.hardware_mapped.warmup_epochs"
+    shorter = {**recipe, "hardware_mapped": {**recipe["hardware_mapped"], "warmup_epochs": 0.9}}
+    check_fit(spec(recipe=shorter), model(), dataset())
+    check_fit(spec(recipe={"float": {"warmup_epochs": 3}}), model(), dataset())  # it is not trained
 
 
 @pytest.mark.parametrize("output", [(3, 8, 8), (192,)])

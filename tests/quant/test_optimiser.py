@@ -137,14 +137,6 @@ def test_impossible_settings_are_refused(field: str, value: object) -> None:
         Training.model_validate({field: value})
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "constant"])
-def test_a_warm_up_ends_before_the_training(schedule: str) -> None:
-    with pytest.raises(ValidationError, match=r"warmup_epochs must be less than epochs, which is 2.*got 2"):
-        Training(epochs=2, warmup_epochs=2, schedule=schedule)
-    assert Training(epochs=2, warmup_epochs=1.9, schedule=schedule).warmup_epochs == 1.9
-    assert Training(epochs=0, warmup_epochs=2, schedule=schedule).epochs == 0
-
-
 def test_a_float_network_has_no_oscillations() -> None:
     with pytest.raises(ValidationError, match="must be 'none', not 'damp'"):
         Recipe.model_validate({"float": {"epochs": 1, "oscillations": "damp"}})

@@ -153,6 +153,17 @@ def test_validation_data_are_held_out_of_training_by_the_seed(tmp_path: Path) ->
     assert not torch.equal(other.val.x, data.val.x)
 
 
+@pytest.mark.parametrize(
+    ("samples", "fraction", "held_out"),
+    [(5, 0.02, 1), (40, 0.02, 4), (40, 0.5, 20), (5000, 0.02, 500), (10_000, 0.02, 500), (30_000, 0.02, 600)],
+)
+def test_a_small_part_is_enough_samples_to_measure(
+    tmp_path: Path, samples: int, fraction: float, held_out: int
+) -> None:
+    path = saved(tmp_path, x_train=np.zeros((samples, 1), np.float32), y_train=np.zeros(samples, dtype=np.int64))
+    assert len(load_data(path, job(recipe={"validation_fraction": fraction}), (1,)).val) == held_out
+
+
 def test_calibration_takes_as_many_training_samples_as_asked_for(tmp_path: Path) -> None:
     path = saved(tmp_path, x_train=np.arange(50, dtype=np.float32).reshape(50, 1))
     assert len(load_data(path, job(recipe={"calibration": {"samples": 7}}), (1,)).calibration) == 7

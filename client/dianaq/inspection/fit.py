@@ -144,6 +144,15 @@ def _check_training(spec: JobSpec, target: Shape, dataset: DatasetInfo) -> None:
         if not epochs:
             continue
         steps = " with progressive steps" if epochs > training.epochs else ""
+        progressive = spec.recipe.progressive if iteration == "hardware_mapped" else ()
+        fewest = min(filter(None, (training.epochs, *(step.epochs for step in progressive))))
+        if training.warmup_epochs >= fewest:
+            raise InvalidSpec(
+                f"recipe.{iteration}.warmup_epochs is {training.warmup_epochs:g}, of a training that has "
+                f"{fewest} epoch{'s' * (fewest != 1)}: the learning rate would never be what it is set to; it takes "
+                f"less than {fewest}",
+                param=f"recipe.{iteration}.warmup_epochs",
+            )
         for name in ("train", "val") if spec.task == "classification" and training.distillation < 1 else ():
             if name in dataset.splits and dataset.splits[name].label_max is None:
                 raise InvalidSpec(
