@@ -120,6 +120,9 @@ def test_jobs_that_cannot_share_a_gpu(settings: Settings, machine: Machine, jobs
     with pytest.raises(InvalidSpec, match=str(jobs)) as caught:
         find_places(replace(settings, gpu_jobs=jobs), machine.environ)
     assert caught.value.param == param
+    assert [place.kind for place in find_places(replace(settings, gpu_jobs=jobs, gpus="none"), machine.environ)] == [
+        "cpu"
+    ]
 
 
 @pytest.mark.parametrize("wanted", ["all", "0,x", "0,0", "-1", "0,"])

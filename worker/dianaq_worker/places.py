@@ -53,7 +53,7 @@ def find_places(settings: Settings, environ: Mapping[str, str]) -> list[Place]:
     """
     cpu = {VISIBLE: "", DEVICE: "cpu"}
     gpus = _gpus(settings, environ)
-    sharers = _sharers(settings, environ)
+    sharers = _sharers(settings, environ) if gpus else []
     places = [
         Place(f"gpu {gpu}{sharer}", "gpu", {VISIBLE: gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", DEVICE: "cuda:0"})
         for gpu in gpus
