@@ -18,7 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from data import DATA, cifar10, cifar10_96, cifar10_96_whole, network, noisy_mnist, speech_commands
+from data import (
+    DATA,
+    cifar10,
+    cifar10_96,
+    cifar10_96_whole,
+    network,
+    noisy_mnist,
+    speech_commands,
+    speech_commands_labelled,
+)
 from results import ROOT, record_rows, table, titled
 
 from dianaq.events import EventBody, MetricsBody
@@ -111,14 +120,17 @@ def cases(folder: Path) -> list[Case]:
             Case(name, "ptq-tuned", network(name), cifar10, TUNED, None),
             Case(name, "qat-fast", network(name), cifar10, preset("qat-fast"), Drop(fast)),
         ]
-    # A thousand samples at most for these, without labels.
-    plain, tuned = {"recipe": {"preset": "ptq"}}, {"recipe": {"preset": "ptq-tuned"}}
+    # A thousand samples at most for these, without labels but where they are trained on.
+    plain, tuned, trained = ({"recipe": {"preset": name}} for name in ("ptq", "ptq-tuned", "qat"))
+    unlimited = merge(trained, {"recipe": {"hardware_mapped": {"clip": None}}})
     reconstruction = {**PTQ, "task": "reconstruction"}
     found += [
         Case("mobilenetv1", "ptq", network("mobilenetv1"), cifar10_96, PTQ, Drop(0.5)),
         Case("mobilenetv1", "ptq-tuned", network("mobilenetv1"), cifar10_96, TUNED, None),
         Case("dscnn", "ptq", network("dscnn"), speech_commands, plain, None),
         Case("dscnn", "ptq-tuned", network("dscnn"), speech_commands, tuned, Drop(0.2)),
+        Case("dscnn", "qat", network("dscnn"), speech_commands_labelled, trained, Drop(0.0)),
+        Case("dscnn", "qat without clip", network("dscnn"), speech_commands_labelled, unlimited, None),
         Case("dae", "ptq", network("dae"), noisy_mnist, reconstruction, Floor(0.955), metric="auc"),
     ]
     # The float epochs of the demo's own job come first; then the chip's network, as trained and not.
@@ -208,7 +220,7 @@ def _tell(body: EventBody) -> None:
 def main() -> int:
     """Measure, print and record, case by case; 1 if a limit was missed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--long", action="store_true", help="the jobs that train for hours")
+    parser.add_argument("--long", action="store_true", help="the jobs that train for longer")
     parser.add_argument("--only", nargs="+", metavar="NETWORK", help="measure these alone")
     parser.add_argument("--jobs", nargs="+", metavar="JOB", help="measure such jobs alone")
     parser.add_argument(

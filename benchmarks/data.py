@@ -54,12 +54,25 @@ def _enlarged(images: np.ndarray) -> np.ndarray:
 def speech_commands(folder: Path) -> Path:
     """The official test set is all there is, and it is sorted by class: in random order, 1,024 samples calibrate
     (without labels), the other 3,866 are measured."""
-    stored = np.load(DATA / "speech_commands_mfcc.npz")
-    order = np.random.default_rng(0).permutation(len(stored["y"]))
-    x, y = stored["x"][order], stored["y"][order]
+    x, y = _spoken()
     path = folder / "speech_commands.npz"
     np.savez(path, x_train=x[-1024:], x_test=x[:-1024], y_test=y[:-1024])
     return path
+
+
+def speech_commands_labelled(folder: Path) -> Path:
+    """The same with the labels of the 1,024, to train on."""
+    x, y = _spoken()
+    path = folder / "speech_commands_labelled.npz"
+    np.savez(path, x_train=x[-1024:], y_train=y[-1024:], x_test=x[:-1024], y_test=y[:-1024])
+    return path
+
+
+def _spoken() -> tuple[np.ndarray, np.ndarray]:
+    """All samples and their labels, in random order."""
+    stored = np.load(DATA / "speech_commands_mfcc.npz")
+    order = np.random.default_rng(0).permutation(len(stored["y"]))
+    return stored["x"][order], stored["y"][order]
 
 
 def noisy_mnist(folder: Path) -> Path:

@@ -14,6 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
+GPU = ", GPU"
+"""The end of titles of sections about what a GPU did."""
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
@@ -22,12 +26,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def titled(title: str, device: torch.device) -> str:
     """A section's title: what a GPU does has a section of its own."""
-    return f"{title}, GPU" if device.type == "cuda" else title
+    return f"{title}{GPU}" if device.type == "cuda" else title
 
 
 def record(title: str, body: str) -> None:
     """Write a section, with date, commit and machine, in place of the one of the same title."""
-    where = f"{date.today().isoformat()}, commit {COMMIT}, {_machine()}."
+    where = f"{date.today().isoformat()}, commit {COMMIT}, {_machine(title)}."
     _replace(title, f"## {title}\n{where}\n\n{body.strip()}\n")
 
 
@@ -47,7 +51,7 @@ def record_rows(title: str, note: str, header: Sequence[str], rows: Sequence[Seq
     kept = _rows(title, columns)
     for row in rows:
         kept[(row[0], row[1])] = [*row, f"{date.today().isoformat()}, {COMMIT}"]
-    section = f"## {title}\n{_machine()}. {note}\n\n{table(columns, [kept[key] for key in sorted(kept)])}\n"
+    section = f"## {title}\n{_machine(title)}. {note}\n\n{table(columns, [kept[key] for key in sorted(kept)])}\n"
     _replace(title, section)
 
 
@@ -69,8 +73,8 @@ def _commit() -> str:
     return git("rev-parse", "--short", "HEAD") + (" with uncommitted changes" if changed else "")
 
 
-def _machine() -> str:
-    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
+def _machine(title: str) -> str:
+    gpu = f"{torch.cuda.get_device_name()}, " if title.endswith(GPU) else ""
     return f"{gpu}{torch.get_num_threads()} CPU threads, {platform.machine()}, torch {torch.__version__}"
 
 

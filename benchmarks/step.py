@@ -199,7 +199,7 @@ def main() -> int:
         print("no compiled kernels: the steps take longer than they would with a C compiler")
     if args.peers:
         known = [[peer.name, peer.version or "not installed", peer.how] for peer in peers().values()]
-        record("Step, peers", f"{PEERS_NOTE}\n\n{table(['peer', 'version', 'what is timed'], known)}")
+        record(titled("Step, peers", device), f"{PEERS_NOTE}\n\n{table(['peer', 'version', 'what is timed'], known)}")
     missed = False
     for name in args.networks:
         rows = measure(name, args.rounds, args.peers, device)
