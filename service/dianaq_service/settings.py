@@ -70,8 +70,8 @@ class Settings:
     beside a night of jobs."""
 
     gpus: str = "auto"
-    """Which GPUs a worker serves: `auto` those that `nvidia-smi` lists, `none`, or their
-    numbers or UUIDs with commas between."""
+    """Which GPUs a worker serves: `auto` those that `nvidia-smi` lists, `none`, or their numbers or UUIDs with commas
+    between."""
     gpu_jobs: int = 1
     """Supervisors of each GPU: so many jobs share it, and its memory by `DIANAQ_GPU_MEMORY_GB` of each. A small
     network leaves most of a GPU idle."""

@@ -21,8 +21,8 @@ from dianaq.spec import SCHEDULING, Device, InputKind, JobSpec, OutputKind, Prio
 from dianaq.zoo import Architecture
 
 DEFAULT_PRESET: Preset = "ptq"
-"""Without a preset, and without one in the YAML file, nothing is trained that they do not name: the same specification
-means the same to a command and to the API, and no training of hours begins unasked."""
+"""Without a preset, and without one in the YAML file, only what the options and the file name is trained: a file
+means the same to a command as to the API, and no training of hours begins unasked."""
 
 DEFAULT_TASK: TaskName = JobSpec.model_fields["task"].default
 

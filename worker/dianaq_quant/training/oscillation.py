@@ -49,7 +49,7 @@ class _Layer:
 class Oscillations:
     """Follows the weights of few integers through a training, and damps or freezes those that oscillate.
 
-    All these weights are one vector here: a step takes some ten operations on it, and two per layer.
+    All these weights are one vector here: a step takes some ten operations on it, and a few per layer.
 
     Args:
         network: its layers must have the ranges that they are trained with.
