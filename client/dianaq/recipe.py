@@ -184,8 +184,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # The same for longer, with larger steps and weights that decay: enough for a network that is fed crops or the like
     # for the first time, or was trained without decay, to gain from it. The limit on gradients is for small datasets:
-    # DS-CNN, trained on a thousand spectrograms, gains 3.9 points with it, and 2.3 without. Held-out
-    # samples choose nothing, as the rate falls to zero: few are enough.
+    # DS-CNN, trained on a thousand spectrograms, gains 3.9 points with it, and 2.3 without. Held-out samples choose
+    # nothing, as the rate falls to zero: few are enough.
     "qat": {
         "validation_fraction": 0.02,
         "hardware_mapped": {**_TRAINED, "epochs": 12, "learning_rate": 0.03, "weight_decay": 0.0005, "clip": 1.0},
