@@ -22,8 +22,8 @@ BELOW_A_STEP = 1 - 2**-16
 computed (float32 errors are some 2^-20 of a step): edges that lie a trace closer to zero see to that."""
 
 FEWEST_HELD_OUT = 500
-"""Validation samples to hold out where there are ten times as many: their accuracy has a standard error of 2 points at
-most, and the few that a small part of a small dataset would be have a worse one."""
+"""Validation samples to hold out where there are ten times as many: their accuracy has a standard error of 2.2 points
+at most, and the few that a small part of a small dataset would be have a worse one."""
 
 
 def load_data(path: Path, spec: JobSpec, input_shape: tuple[int, ...], *, budget: int = MAPPED_BEYOND) -> Data:
