@@ -66,7 +66,7 @@ def test_cancel_during_claim(make_stack: MakeStack, short: Reference) -> None:
 
 @pytest.mark.slow
 def test_cancel_in_export(make_stack: MakeStack, short: Reference) -> None:
-    """The child is held still as soon as it says that it exports, which takes it a tenth of a second."""
+    """The child is held still as soon as it says that it exports, which takes it a tenth of a second or less."""
     stack = make_stack(short)
     with stack.client() as client:
         jobs = []
@@ -74,7 +74,7 @@ def test_cancel_in_export(make_stack: MakeStack, short: Reference) -> None:
             jobs.append(job := client.submit_job(short.spec))
             in_training(job)
             child = stack.child(job.id)
-            wait_for(lambda job=job: row(stack, job).stage in ("export", "verify"), "the job exports")
+            wait_for(lambda job=job: row(stack, job).stage in ("export", "verify"), "the job exports", pause=0.001)
             child.suspend()
             now = row(stack, job)
             caught = (now.stage, now.state) == ("export", "running") and not stack.is_locked(job.id)

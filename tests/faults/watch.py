@@ -17,12 +17,12 @@ PATIENCE_SECONDS = 120.0
 """Far beyond what anything here takes: a test that hangs says so instead of standing still."""
 
 
-def wait_for(condition: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS) -> T:
-    """The first true answer."""
+def wait_for(condition: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS, *, pause: float = 0.05) -> T:
+    """The first true answer, asked for again after a pause in seconds."""
     deadline = time.monotonic() + seconds
     while not (answer := condition()):
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.05)
+        time.sleep(pause)
     return answer
 
 
