@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from dianaq_quant.training.batch_norm import REESTIMATION_SAMPLES, reestimate_batch_norm
 from dianaq_quant.training.data import Data, Split
 
 from .stages import UNCHANGED
-from .test_step import Leaf
+from .test_step import GPU, Leaf, Memory, memory
 
 
 def data(samples: int) -> Data:
@@ -41,26 +41,11 @@ def test_samples_come_from_the_whole_set() -> None:
     assert (network.get_submodule("0").running_var - 50**2).abs().max() < 150
 
 
-class Small(nn.Module):
-    """Runs out of memory above so many samples."""
-
-    def __init__(self, samples: int) -> None:
-        super().__init__()
-        self.samples = samples
-        self.seen: list[int] = []
-
-    def forward(self, x: Tensor) -> Tensor:
-        if len(x) > self.samples:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        self.seen.append(len(x))
-        return x
-
-
 def test_batches_that_do_not_fit_are_halved_and_none_is_of_one_sample() -> None:
-    root = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(48), Small(5))
+    root = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(48), Memory(5, GPU))
     network = fx.GraphModule(root, Leaf().trace(root))
     reestimate_batch_norm(network, data(36))
-    assert network.get_submodule("2").seen == [5] * 4 + [4] * 4
-    network.get_submodule("2").samples = 1
+    assert memory(network).measured == [36, 18, 9, *[5] * 4, *[4] * 4]
+    memory(network).samples = 1
     with pytest.raises(torch.OutOfMemoryError):
         reestimate_batch_norm(network, data(36))

@@ -73,7 +73,7 @@ def augmented(
     """
     raw = raw.to(normalise.device)
     draws = torch.rand((len(DRAWS), len(raw)), generator=generator)
-    noise = torch.randint(gaussian.POOL_SIZE, (len(raw),), generator=generator).to(raw.device)
+    noise = torch.randint(gaussian.POOL_SIZE, (len(raw),), generator=generator)
     drawn = dict(zip(DRAWS, draws.to(raw.device), strict=True))
     moves = settings.flip or settings.crop or settings.time_shift
     x = _moved(raw, settings, normalise, drawn) if moves else normalise(raw)
@@ -85,7 +85,7 @@ def augmented(
         column = augment.places(drawn["cutout_column"], x.shape[3]) - width // 2
         x = augment.cut_out(x, row, column, (height, width))
     if settings.noise:
-        x = augment.disturb(x, settings.noise, noise)
+        x = augment.disturb(x, settings.noise, noise.to(x.device))
     if not settings.mixup:
         return Batch(x, labels)
     shares = augment.draw_shares(len(x), settings.mixup, generator).to(x.device)
