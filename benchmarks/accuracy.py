@@ -30,10 +30,10 @@ from data import (
 )
 from results import ROOT, record_rows, table, titled
 
-from dianaq.events import EventBody, MetricsBody
-from dianaq.figures import FIGURES, written
-from dianaq.recipe import merge
-from dianaq.spec import JobSpec
+from dianaq.schemas.events import EventBody, MetricsBody
+from dianaq.schemas.figures import FIGURES, written
+from dianaq.schemas.recipe import merge
+from dianaq.schemas.spec import JobSpec
 from dianaq_quant.pipeline import run
 from dianaq_quant.training.device import choose_device
 
@@ -83,7 +83,7 @@ class Case:
     spec: Mapping[str, Any]
     limit: Drop | Floor | None
     metric: str = "top1"
-    """The figure (see `dianaq.figures`) that is shown and limited; larger is better."""
+    """The figure (see `dianaq.schemas.figures`) that is shown and limited; larger is better."""
     noisy: tuple[float, float] | None = None
     """A level of noise in LSB, and the least mean of the figure under it, in percent."""
 

@@ -19,7 +19,7 @@ import torch
 from results import record, table, titled
 from step import stepper
 
-from dianaq.recipe import Training
+from dianaq.schemas.recipe import Training
 from dianaq_quant.training.batch import Batch
 from dianaq_quant.training.data import Data, Normalisation, Split
 from dianaq_quant.training.device import choose_device

@@ -24,7 +24,7 @@ from load import start_training
 from results import record, table
 
 from dianaq import Client
-from dianaq.events import ProgressBody
+from dianaq.schemas.events import ProgressBody
 from dianaq_service.database import Database, JobRow
 from dianaq_service.events.repository import append
 from dianaq_service.ids import new_id

@@ -22,9 +22,9 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from dianaq.cores import CoreMapping, Noise
-from dianaq.quantisers import Quantisers
-from dianaq.spec import parse_spec
+from dianaq.schemas.cores import CoreMapping, Noise
+from dianaq.schemas.quantisers import Quantisers
+from dianaq.schemas.spec import parse_spec
 from dianaq_quant.editors import canonicalise, fake_quantise, hardware
 from dianaq_quant.editors.hardware.plan import plan_scales
 from dianaq_quant.graph import run_editors

@@ -18,8 +18,8 @@ from digits import write_files
 from torch import Tensor
 from torch.autograd import Function
 
-from dianaq.events import EventBody, MetricsBody
-from dianaq.spec import parse_spec
+from dianaq.schemas.events import EventBody, MetricsBody
+from dianaq.schemas.spec import parse_spec
 from dianaq_quant.pipeline import run
 from dianaq_quant.quantisers import register_quantiser
 

@@ -22,18 +22,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dianaq.augmentation import Augmentation
     from dianaq.client import Client, JobHandle, SweepHandle
-    from dianaq.cores import AnalogWeights, CoreMapping, Noise, NoiseSweep, Target
-    from dianaq.deployment import Remedies
     from dianaq.errors import DianaqError, JobCancelled, JobFailed, ServiceUnavailable
-    from dianaq.quantisers import InitStrategy, QuantiserRule, Quantisers, QuantiserSpec
-    from dianaq.ranges import QRange
-    from dianaq.recipe import Calibration, PostTraining, Recipe, Training
-    from dianaq.report import JobReport, read_report
-    from dianaq.resources import Artifact, Dataset, Job, Model, ModelInfo, WeightsInfo
-    from dianaq.spec import JobSpec, NetworkInterface, Preprocessing, ZooModel
-    from dianaq.sweeps import Sweep, SweepSpec, SweepTable
+    from dianaq.schemas.augmentation import Augmentation
+    from dianaq.schemas.cores import AnalogWeights, CoreMapping, Noise, NoiseSweep, Target
+    from dianaq.schemas.deployment import Remedies
+    from dianaq.schemas.quantisers import InitStrategy, QuantiserRule, Quantisers, QuantiserSpec
+    from dianaq.schemas.ranges import QRange
+    from dianaq.schemas.recipe import Calibration, PostTraining, Recipe, Training
+    from dianaq.schemas.report import JobReport, read_report
+    from dianaq.schemas.resources import Artifact, Dataset, Job, Model, ModelInfo, WeightsInfo
+    from dianaq.schemas.spec import JobSpec, NetworkInterface, Preprocessing, ZooModel
+    from dianaq.schemas.sweep_table import SweepTable
+    from dianaq.schemas.sweeps import Sweep, SweepSpec
 
 __version__ = "0.1.0"
 
@@ -80,18 +81,19 @@ __all__ = [
 ]
 
 _HOMES = {
-    "augmentation": ("Augmentation",),
+    "schemas.augmentation": ("Augmentation",),
     "client": ("Client", "JobHandle", "SweepHandle"),
     "errors": ("DianaqError", "JobCancelled", "JobFailed", "ServiceUnavailable"),
-    "cores": ("AnalogWeights", "CoreMapping", "Noise", "NoiseSweep", "Target"),
-    "deployment": ("Remedies",),
-    "quantisers": ("InitStrategy", "QuantiserRule", "QuantiserSpec", "Quantisers"),
-    "ranges": ("QRange",),
-    "report": ("JobReport", "read_report"),
-    "resources": ("Artifact", "Dataset", "Job", "Model", "ModelInfo", "WeightsInfo"),
-    "recipe": ("Calibration", "PostTraining", "Recipe", "Training"),
-    "spec": ("JobSpec", "NetworkInterface", "Preprocessing", "ZooModel"),
-    "sweeps": ("Sweep", "SweepSpec", "SweepTable"),
+    "schemas.cores": ("AnalogWeights", "CoreMapping", "Noise", "NoiseSweep", "Target"),
+    "schemas.deployment": ("Remedies",),
+    "schemas.quantisers": ("InitStrategy", "QuantiserRule", "QuantiserSpec", "Quantisers"),
+    "schemas.ranges": ("QRange",),
+    "schemas.report": ("JobReport", "read_report"),
+    "schemas.resources": ("Artifact", "Dataset", "Job", "Model", "ModelInfo", "WeightsInfo"),
+    "schemas.recipe": ("Calibration", "PostTraining", "Recipe", "Training"),
+    "schemas.spec": ("JobSpec", "NetworkInterface", "Preprocessing", "ZooModel"),
+    "schemas.sweep_table": ("SweepTable",),
+    "schemas.sweeps": ("Sweep", "SweepSpec"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -6,7 +6,7 @@ import sys
 import warnings
 from typing import Any
 
-from dianaq.events import Event, LogBody, MetricsBody, ProgressBody, StageBody, StateBody
+from dianaq.schemas.events import Event, LogBody, MetricsBody, ProgressBody, StageBody, StateBody
 
 _NAMES = {
     "accuracy_val": "val",

@@ -9,8 +9,8 @@ import httpx
 
 from dianaq._transport import Transport
 from dianaq.errors import ServiceError, ServiceUnavailable
-from dianaq.events import TERMINAL_STATES, Event, StateBody
-from dianaq.resources import Job, Page
+from dianaq.schemas.events import TERMINAL_STATES, Event, StateBody
+from dianaq.schemas.resources import Job, Page
 
 HEARTBEAT_SECONDS = 30.0
 """The service sends a comment every 15 s of silence; two of them missing means that the connection is dead."""

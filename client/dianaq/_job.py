@@ -14,11 +14,11 @@ from dianaq import _bundle, _follow
 from dianaq._display import Display
 from dianaq._transport import Transport
 from dianaq.errors import Conflict, JobCancelled, JobFailed, ServiceError
-from dianaq.events import TERMINAL_STATES, Event, State
-from dianaq.resources import Artifact, Job
+from dianaq.schemas.events import TERMINAL_STATES, Event, State
+from dianaq.schemas.resources import Artifact, Job
 
 if TYPE_CHECKING:
-    from dianaq.report import JobReport
+    from dianaq.schemas.report import JobReport
 
 
 class JobHandle:
@@ -141,7 +141,7 @@ class JobHandle:
             Conflict: the job has no bundle.
             ServiceError: what arrived is not what the service listed, or a report that this version does not read.
         """
-        from dianaq.report import REPORT, read_report  # a tenth of what importing the SDK takes
+        from dianaq.schemas.report import REPORT, read_report  # a tenth of what importing the SDK takes
 
         artifact = self._artifact(REPORT)
         with tempfile.TemporaryDirectory() as folder:

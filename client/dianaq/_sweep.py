@@ -10,9 +10,10 @@ from dianaq._follow import PATIENCE_SECONDS
 from dianaq._job import JobHandle
 from dianaq._transport import Transport
 from dianaq.errors import JobFailed, ServiceUnavailable
-from dianaq.events import State
-from dianaq.resources import Job
-from dianaq.sweeps import SweepTable, SweepWithJobs
+from dianaq.schemas.events import State
+from dianaq.schemas.resources import Job
+from dianaq.schemas.sweep_table import SweepTable
+from dianaq.schemas.sweeps import SweepWithJobs
 
 POLL_SECONDS = 2.0
 """A job takes from seconds to hours; a look costs the service one short query."""

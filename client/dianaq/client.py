@@ -17,10 +17,10 @@ from dianaq._sweep import SweepHandle
 from dianaq._transport import Transport
 from dianaq.config import config_path, load_local
 from dianaq.errors import ServiceUnavailable
-from dianaq.events import State
-from dianaq.resources import Dataset, Health, Job, Model, Page
-from dianaq.spec import JobSpec
-from dianaq.sweeps import Sweep, SweepWithJobs, parse_sweep
+from dianaq.schemas.events import State
+from dianaq.schemas.resources import Dataset, Health, Job, Model, Page
+from dianaq.schemas.spec import JobSpec
+from dianaq.schemas.sweeps import Sweep, SweepWithJobs, parse_sweep
 
 __all__ = ["Client", "JobHandle", "SweepHandle"]
 

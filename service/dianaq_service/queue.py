@@ -18,7 +18,7 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import select, update
 from sqlalchemy.exc import DBAPIError
 
-from dianaq.spec import Device
+from dianaq.schemas.spec import Device
 from dianaq_service.database import Database, JobRow
 from dianaq_service.database.away import is_away
 from dianaq_service.database.tables import now

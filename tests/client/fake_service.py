@@ -17,10 +17,11 @@ from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 from dianaq.errors import Problem
-from dianaq.events import Event, State, StateBody
-from dianaq.resources import Job
-from dianaq.spec import JobSpec
-from dianaq.sweeps import SweepJob, SweepSpec, SweepTable, SweepWithJobs
+from dianaq.schemas.events import Event, State, StateBody
+from dianaq.schemas.resources import Job
+from dianaq.schemas.spec import JobSpec
+from dianaq.schemas.sweep_table import SweepTable
+from dianaq.schemas.sweeps import SweepJob, SweepSpec, SweepWithJobs
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = "dq_test"

@@ -8,9 +8,9 @@ import pytest
 from pydantic import ValidationError
 from schemas import admits
 
-from dianaq.augmentation import Augmentation, extent
-from dianaq.recipe import Recipe, Training, merge
-from dianaq.spec import JobSpec
+from dianaq.schemas.augmentation import Augmentation, extent
+from dianaq.schemas.recipe import Recipe, Training, merge
+from dianaq.schemas.spec import JobSpec
 
 MAPPING = {
     "flip": True,

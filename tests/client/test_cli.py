@@ -12,8 +12,8 @@ import pytest
 
 from dianaq.cli import main, plugins
 from dianaq.errors import Problem
-from dianaq.events import MetricsBody, StageBody, StateBody
-from dianaq.spec import ZooModel, parse_spec
+from dianaq.schemas.events import MetricsBody, StageBody, StateBody
+from dianaq.schemas.spec import ZooModel, parse_spec
 
 from .fake_service import KEY, FakeService, make_bundle
 from .weights_samples import safetensors

@@ -8,11 +8,11 @@ import pytest
 from pydantic import BaseModel, ValidationError
 from schemas import admits
 
-from dianaq.cores import AnalogWeights, CoreMapping, Noise, NoiseSweep, Target
-from dianaq.quantisers import InitStrategy, Quantisers
-from dianaq.ranges import QRange
-from dianaq.recipe import Recipe
-from dianaq.spec import JobSpec
+from dianaq.schemas.cores import AnalogWeights, CoreMapping, Noise, NoiseSweep, Target
+from dianaq.schemas.quantisers import InitStrategy, Quantisers
+from dianaq.schemas.ranges import QRange
+from dianaq.schemas.recipe import Recipe
+from dianaq.schemas.spec import JobSpec
 
 
 def test_by_default_everything_is_digital_and_silent() -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from dianaq.errors import DianaqError, InvalidDataset, InvalidModel, InvalidSpec
 from dianaq.inspection import check_fit, input_layout
-from dianaq.resources import DatasetInfo, ModelInfo, SplitInfo, TensorInfo, WeightsInfo
-from dianaq.spec import parse_spec
+from dianaq.schemas.resources import DatasetInfo, ModelInfo, SplitInfo, TensorInfo, WeightsInfo
+from dianaq.schemas.spec import parse_spec
 
 
 def model(input_shape: tuple[int, ...] = (3, 8, 8), output_shape: tuple[int, ...] = (10,)) -> ModelInfo:

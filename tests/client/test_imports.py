@@ -37,7 +37,11 @@ def test_light_imports(code: str) -> None:
 
 def test_a_client_alone_does_not_build_the_models_of_reports() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from dianaq import Client, JobSpec; import sys; print('dianaq.report' in sys.modules)"],
+        [
+            sys.executable,
+            "-c",
+            "from dianaq import Client, JobSpec; import sys; print('dianaq.schemas.report' in sys.modules)",
+        ],
         capture_output=True,
         text=True,
         check=True,

@@ -9,8 +9,8 @@ import pytest
 
 from dianaq.cli.options import add_job_options, add_scheduling_options, job_spec
 from dianaq.errors import InvalidSpec
-from dianaq.recipe import Recipe
-from dianaq.spec import JobSpec, NetworkInterface, ZooModel
+from dianaq.schemas.recipe import Recipe
+from dianaq.schemas.spec import JobSpec, NetworkInterface, ZooModel
 
 
 def parse(*options: str, model: str | None = "m") -> JobSpec:

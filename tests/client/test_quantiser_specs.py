@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from dianaq.errors import InvalidSpec
-from dianaq.quantisers import (
+from dianaq.schemas.quantisers import (
     BUILT_IN_FUNCTIONS,
     InitStrategy,
     QuantiserRule,
@@ -17,7 +17,7 @@ from dianaq.quantisers import (
     QuantiserSpec,
     registered_functions,
 )
-from dianaq.spec import parse_spec
+from dianaq.schemas.spec import parse_spec
 
 INT4: dict[str, Any] = {"bitwidth": 4, "signed": True}
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dianaq.ranges import LARGEST_MAGNITUDE, QRange
+from dianaq.schemas.ranges import LARGEST_MAGNITUDE, QRange
 
 
 @pytest.mark.parametrize(

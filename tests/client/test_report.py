@@ -10,7 +10,7 @@ import pytest
 
 from dianaq import Client, JobHandle, JobReport, read_report
 from dianaq.errors import Conflict, ServiceError
-from dianaq.report import parse_report
+from dianaq.schemas.report import parse_report
 
 from .fake_service import FakeService
 

@@ -8,7 +8,7 @@ import pytest
 
 from dianaq import Client, JobSpec, ServiceUnavailable
 from dianaq.errors import Conflict, KeyInUse, Problem
-from dianaq.events import StateBody
+from dianaq.schemas.events import StateBody
 
 from .fake_service import KEY, FakeService
 from .test_wait import HISTORY

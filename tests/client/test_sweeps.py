@@ -12,7 +12,8 @@ import yaml
 
 from dianaq import Augmentation, Client, JobSpec, Preprocessing, Recipe, Training
 from dianaq.errors import InvalidSpec, JobFailed, Problem
-from dianaq.sweeps import MAX_JOBS, Costs, SweepRow, SweepTable, parse_sweep
+from dianaq.schemas.sweep_table import Costs, SweepRow, SweepTable
+from dianaq.schemas.sweeps import MAX_JOBS, parse_sweep
 
 from .fake_service import FakeService
 

@@ -11,7 +11,7 @@ import pytest
 from dianaq import Client, JobCancelled, JobFailed, ServiceUnavailable
 from dianaq._display import figures
 from dianaq.errors import Problem
-from dianaq.events import LogBody, MetricsBody, ProgressBody, StageBody, StateBody
+from dianaq.schemas.events import LogBody, MetricsBody, ProgressBody, StageBody, StateBody
 
 from .fake_service import FakeService
 

@@ -10,7 +10,7 @@ import pytest
 
 from dianaq import Model, WeightsInfo, ZooModel
 from dianaq.errors import InvalidSpec
-from dianaq.spec import JobSpec, checkpoint_of, parse_spec
+from dianaq.schemas.spec import JobSpec, checkpoint_of, parse_spec
 
 ZOO: dict[str, Any] = {"architecture": "resnet8", "input_shape": [3, 32, 32], "classes": 10}
 TRAINED = {"float": {"epochs": 1}}

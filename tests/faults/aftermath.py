@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dianaq import JobHandle
-from dianaq.events import TERMINAL_STATES, Event
+from dianaq.schemas.events import TERMINAL_STATES, Event
 
 from .job import OWNER, Reference
 from .stack import Stack

@@ -9,7 +9,7 @@ from typing import TypeVar
 import psutil
 
 from dianaq import JobHandle
-from dianaq.events import Event
+from dianaq.schemas.events import Event
 
 T = TypeVar("T")
 

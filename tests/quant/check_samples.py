@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from dianaq.cores import CoreMapping
+from dianaq.schemas.cores import CoreMapping
 from dianaq_quant.editors import integerise
 from dianaq_quant.export import export_dory, export_htvm
 from dianaq_quant.export.check import Checked, check_file

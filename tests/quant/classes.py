@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from dianaq.events import EventBody
-from dianaq.recipe import Training
+from dianaq.schemas.events import EventBody
+from dianaq.schemas.recipe import Training
 from dianaq_quant.training.data import Data, Split
 from dianaq_quant.training.loop import train
 

@@ -10,10 +10,10 @@ import onnx
 import torch
 from torch import Tensor, fx
 
-from dianaq.cores import CoreMapping
-from dianaq.deployment import Remedies
-from dianaq.quantisers import Quantisers
-from dianaq.ranges import QRange
+from dianaq.schemas.cores import CoreMapping
+from dianaq.schemas.deployment import Remedies
+from dianaq.schemas.quantisers import Quantisers
+from dianaq.schemas.ranges import QRange
 from dianaq_quant.editors import canonicalise, deploy, fake_quantise, hardware
 from dianaq_quant.editors.hardware.plan import ScalePlan, plan_scales
 from dianaq_quant.export.layers import IntegerNetwork, read_layers

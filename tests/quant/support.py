@@ -14,8 +14,8 @@ import onnxruntime
 import torch
 from torch import Tensor, fx, nn
 
-from dianaq.events import EventBody, MetricsBody, StageBody
-from dianaq.spec import JobSpec
+from dianaq.schemas.events import EventBody, MetricsBody, StageBody
+from dianaq.schemas.spec import JobSpec
 from dianaq_quant.graph import Edit, Editor, run_editors
 from dianaq_quant.importers import Network, import_onnx
 from dianaq_quant.pipeline import run

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dianaq.cores import Noise
+from dianaq.schemas.cores import Noise
 from dianaq_quant.modules.adc import Adc, RowTiles, disturb, silence
 from dianaq_quant.modules.structure import Geometry
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dianaq.errors import QuantisationError
-from dianaq.quantisers import QuantiserSpec
-from dianaq.ranges import QRange
+from dianaq.schemas.quantisers import QuantiserSpec
+from dianaq.schemas.ranges import QRange
 from dianaq_quant.editors.hardware.analog_shift import choose_analog_shift
 from dianaq_quant.editors.hardware.fold_batch_norm import FoldBatchNorm
 from dianaq_quant.editors.integerise.integerise import Integerise

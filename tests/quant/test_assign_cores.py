@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from torch import fx, nn
 
-from dianaq.cores import CoreMapping
 from dianaq.errors import InvalidSpec, QuantisationError
+from dianaq.schemas.cores import CoreMapping
 from dianaq_quant.editors import canonicalise
 from dianaq_quant.editors.hardware.assign_cores import AssignCores
 from dianaq_quant.graph import Edit, run_editors

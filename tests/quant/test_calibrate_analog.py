@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import fx, nn
 
-from dianaq.cores import CoreMapping
-from dianaq.quantisers import Quantisers
-from dianaq.ranges import QRange
+from dianaq.schemas.cores import CoreMapping
+from dianaq.schemas.quantisers import Quantisers
+from dianaq.schemas.ranges import QRange
 from dianaq_quant.editors import fake_quantise, hardware
 from dianaq_quant.graph import run_editors
 from dianaq_quant.graph.surgery import Interpreter, calls, module_of

@@ -18,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
-from dianaq.cores import CoreMapping
 from dianaq.errors import DianaqError, InvalidModel, QuantisationError
-from dianaq.events import ITERATIONS, Iteration
-from dianaq.quantisers import Quantisers, registered_functions
-from dianaq.spec import Preprocessing
+from dianaq.schemas.cores import CoreMapping
+from dianaq.schemas.events import ITERATIONS, Iteration
+from dianaq.schemas.quantisers import Quantisers, registered_functions
+from dianaq.schemas.spec import Preprocessing
 from dianaq_quant.checkpoint import Checkpoint, Origin, kinds, load, register_module, save
 from dianaq_quant.checkpoint.records import META
 from dianaq_quant.editors import fake_quantise, hardware

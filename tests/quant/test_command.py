@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dianaq.spec import JobSpec, ZooModel
+from dianaq.schemas.spec import JobSpec, ZooModel
 from dianaq_quant import __main__ as command
 from dianaq_quant import pipeline
 

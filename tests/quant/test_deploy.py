@@ -11,8 +11,8 @@ import onnx
 import pytest
 import torch
 
-from dianaq.cores import CoreMapping
-from dianaq.deployment import Remedies
+from dianaq.schemas.cores import CoreMapping
+from dianaq.schemas.deployment import Remedies
 from dianaq_quant.editors import deploy, integerise
 from dianaq_quant.editors.deploy import Dialect
 from dianaq_quant.export.layers import IntegerNetwork, read_layers, run_recording

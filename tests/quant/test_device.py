@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
-from dianaq.cores import CoreMapping, Noise
 from dianaq.errors import InvalidSpec
-from dianaq.quantisers import Quantisers
+from dianaq.schemas.cores import CoreMapping, Noise
+from dianaq.schemas.quantisers import Quantisers
 from dianaq_quant.editors import fake_quantise, hardware
 from dianaq_quant.modules.adc import disturb
 from dianaq_quant.training import device as devices

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from torch import nn
 
-from dianaq.recipe import merge
-from dianaq.spec import JobSpec
+from dianaq.schemas.recipe import merge
+from dianaq.schemas.spec import JobSpec
 from dianaq_quant.export import check
 from dianaq_quant.targets.diana import placement
 from dianaq_quant.targets.diana.rules import Rule

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from dianaq.ranges import QRange
+from dianaq.schemas.ranges import QRange
 from dianaq_quant.modules.exact import (
     ExactAdd,
     ExactConv2d,

@@ -10,8 +10,8 @@ import torch
 from torch import fx, nn
 
 from dianaq.errors import QuantisationError
-from dianaq.quantisers import InitStrategy, Quantisers, QuantiserSpec
-from dianaq.ranges import QRange
+from dianaq.schemas.quantisers import InitStrategy, Quantisers, QuantiserSpec
+from dianaq.schemas.ranges import QRange
 from dianaq_quant.editors import fake_quantise
 from dianaq_quant.editors.fake_quantise.equalise import Equalise
 from dianaq_quant.editors.fake_quantise.harmonise_adds import HarmoniseAdds

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from dianaq.recipe import Training
-from dianaq.spec import JobSpec
+from dianaq.schemas.recipe import Training
+from dianaq.schemas.spec import JobSpec
 from dianaq_quant.training.batch import Batch, Mixture
 from dianaq_quant.training.data import Data, Normalisation, Split
 from dianaq_quant.training.feed import Feed, ahead, augmented, pinned

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import fx
 
-from dianaq.cores import CoreMapping
-from dianaq.quantisers import Quantisers
+from dianaq.schemas.cores import CoreMapping
+from dianaq.schemas.quantisers import Quantisers
 from dianaq_quant.editors import hardware
 from dianaq_quant.editors.hardware.plan import plan_scales
 from dianaq_quant.graph import run_editors

@@ -14,8 +14,8 @@ from onnx import numpy_helper
 from dianaq.errors import InvalidSpec
 from dianaq.executor import load_model
 from dianaq.executor.compare import layer_outputs
-from dianaq.ranges import QRange
-from dianaq.spec import MAX_GOLDEN_SAMPLES, parse_spec
+from dianaq.schemas.ranges import QRange
+from dianaq.schemas.spec import MAX_GOLDEN_SAMPLES, parse_spec
 from dianaq_quant.export.golden import _file_names, checksum, weights_checksum
 from dianaq_quant.modules.integer import IntegerAnalogConv2d, IntegerLinear, Shift
 from dianaq_quant.modules.structure import Geometry

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dianaq.quantisers import InitStrategy, QuantiserSpec
-from dianaq.ranges import QRange
+from dianaq.schemas.quantisers import InitStrategy, QuantiserSpec
+from dianaq.schemas.ranges import QRange
 from dianaq_quant.modules.quantiser import FakeQuantiser, WeightQuantiser
 from dianaq_quant.quantisers import Seen, choose_offset, choose_scale, choose_scales
 from dianaq_quant.quantisers.scales import binary_scale, ternary_scale

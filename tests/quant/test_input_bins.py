@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dianaq.spec import JobSpec
+from dianaq.schemas.spec import JobSpec
 from dianaq_quant.modules.exact import ExactInput
 from dianaq_quant.targets.diana import INT8
 from dianaq_quant.training.load import load_data

@@ -245,7 +245,7 @@ def test_the_verification_feeds_the_file_as_firmware_does(tmp_path: Path, fed: s
 
 
 def _run(folder: Path, fed: str) -> Any:
-    from dianaq.spec import JobSpec
+    from dianaq.schemas.spec import JobSpec
 
     onnx.save(classifier(), str(folder / "m.onnx"))
     np.savez(folder / "d.npz", x_train=images(), x_test=images(), y_test=labels())

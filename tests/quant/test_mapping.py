@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import fx
 
-from dianaq.cores import CoreMapping
 from dianaq.errors import InvalidSpec
-from dianaq.quantisers import Quantisers
-from dianaq.ranges import QRange
+from dianaq.schemas.cores import CoreMapping
+from dianaq.schemas.quantisers import Quantisers
+from dianaq.schemas.ranges import QRange
 from dianaq_quant.editors import fake_quantise, hardware
 from dianaq_quant.editors.hardware.map_analog import MapAnalog
 from dianaq_quant.editors.hardware.map_scale import MapScale

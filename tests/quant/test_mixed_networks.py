@@ -13,9 +13,9 @@ import onnx
 import pytest
 import torch
 
-from dianaq.cores import CoreMapping
 from dianaq.errors import VerificationError
-from dianaq.quantisers import Quantisers
+from dianaq.schemas.cores import CoreMapping
+from dianaq.schemas.quantisers import Quantisers
 from dianaq_quant.editors import integerise
 from dianaq_quant.export.dory import build_dory
 from dianaq_quant.export.htvm import build_htvm

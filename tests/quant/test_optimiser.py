@@ -7,8 +7,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from dianaq.events import EventBody, LogBody, MetricsBody
-from dianaq.recipe import Recipe, Training
+from dianaq.schemas.events import EventBody, LogBody, MetricsBody
+from dianaq.schemas.recipe import Recipe, Training
 from dianaq_quant.modules.quantiser import Scale
 from dianaq_quant.training.batch_norm import reestimate_batch_norm
 from dianaq_quant.training.evaluate import evaluate

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from dianaq.events import LogBody
-from dianaq.quantisers import QuantiserSpec
-from dianaq.ranges import QRange
-from dianaq.recipe import Training
+from dianaq.schemas.events import LogBody
+from dianaq.schemas.quantisers import QuantiserSpec
+from dianaq.schemas.ranges import QRange
+from dianaq.schemas.recipe import Training
 from dianaq_quant.modules.exact import ExactAnalogConv2d, ExactConv2d, ExactLinear, Requantisation
 from dianaq_quant.modules.fake import FakeLinear, fake_linear_op
 from dianaq_quant.modules.quantiser import WeightQuantiser

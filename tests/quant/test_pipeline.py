@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from dianaq.errors import InvalidDataset, InvalidSpec, JobCancelled, UnsupportedOperator
-from dianaq.events import LogBody, MetricsBody, StageBody
-from dianaq.spec import JobSpec
+from dianaq.schemas.events import LogBody, MetricsBody, StageBody
+from dianaq.schemas.spec import JobSpec
 from dianaq_quant import pipeline
 
 from .builder import ModelBuilder

@@ -11,10 +11,10 @@ import onnx
 import pytest
 import torch
 
-from dianaq.cores import CoreMapping
 from dianaq.errors import InvalidSpec
-from dianaq.quantisers import Quantisers, QuantiserSpec
-from dianaq.spec import JobSpec
+from dianaq.schemas.cores import CoreMapping
+from dianaq.schemas.quantisers import Quantisers, QuantiserSpec
+from dianaq.schemas.spec import JobSpec
 from dianaq_quant.editors import canonicalise, fake_quantise
 from dianaq_quant.graph import run_editors
 from dianaq_quant.graph.surgery import tied_nodes

@@ -10,8 +10,8 @@ import onnx
 import pytest
 import torch
 
-from dianaq.cores import CoreMapping
-from dianaq.ranges import QRange
+from dianaq.schemas.cores import CoreMapping
+from dianaq.schemas.ranges import QRange
 from dianaq_quant.editors import integerise
 from dianaq_quant.export.layers import IntegerNetwork, Layer, read_layers
 from dianaq_quant.graph import run_editors

@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from dianaq.quantisers import BUILT_IN_FUNCTIONS, QuantiserSpec, registered_functions
-from dianaq.ranges import QRange
-from dianaq.recipe import Training
+from dianaq.schemas.quantisers import BUILT_IN_FUNCTIONS, QuantiserSpec, registered_functions
+from dianaq.schemas.ranges import QRange
+from dianaq.schemas.recipe import Training
 from dianaq_quant.modules.fake import FakeLinear, fake_linear_op
 from dianaq_quant.modules.quantiser import SMALLEST, FakeQuantiser, Scale, WeightQuantiser
 from dianaq_quant.quantisers import quantiser_function, register_quantiser, registry

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dianaq.quantisers import InitStrategy, QuantiserSpec
-from dianaq.ranges import QRange
+from dianaq.schemas.quantisers import InitStrategy, QuantiserSpec
+from dianaq.schemas.ranges import QRange
 from dianaq_quant.modules.quantiser import FakeQuantiser
 from dianaq_quant.quantisers import Observer, Seen, choose_scale, floor_clip, round_clip
 from dianaq_quant.quantisers.functions import StraightThrough, round_through

@@ -14,10 +14,10 @@ import pytest
 from pydantic import BaseModel
 from schemas import admits
 
-from dianaq.report import JobReport, read_report, report_schema
-from dianaq.spec import JobSpec
+from dianaq.schemas.report import JobReport, read_report, report_schema
+from dianaq.schemas.spec import JobSpec
 from dianaq_quant import pipeline
-from dianaq_quant.bundle_files import MADE_LAST, described, purpose
+from dianaq_quant.bundle.bundle_files import MADE_LAST, described, purpose
 from dianaq_quant.profile.warnings import warnings_of
 
 from .builder import ModelBuilder

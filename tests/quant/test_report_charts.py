@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dianaq.report import Histogram
-from dianaq_quant.report_html.bars import Bar, bar_chart
-from dianaq_quant.report_html.charts import HEIGHT, WIDTH, Line, histogram_chart, line_chart
+from dianaq.schemas.report import Histogram
+from dianaq_quant.bundle.report_html.bars import Bar, bar_chart
+from dianaq_quant.bundle.report_html.charts import HEIGHT, WIDTH, Line, histogram_chart, line_chart
 
 VALUES = st.floats(allow_nan=True, allow_infinity=True)
 SHARES = st.floats(0, 1)

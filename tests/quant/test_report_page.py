@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from dianaq.figures import written
-from dianaq.report import JobReport
-from dianaq_quant.report_html import report_page
-from dianaq_quant.report_html.markup import Markup, element, join
-from dianaq_quant.report_html.page import POLICY
-from dianaq_quant.report_html.units import MINUS, dimensions, interval, plural, power_of_two, si
+from dianaq.schemas.figures import written
+from dianaq.schemas.report import JobReport
+from dianaq_quant.bundle.report_html import report_page
+from dianaq_quant.bundle.report_html.markup import Markup, element, join
+from dianaq_quant.bundle.report_html.page import POLICY
+from dianaq_quant.bundle.report_html.units import MINUS, dimensions, interval, plural, power_of_two, si
 
 from .test_report import mixed, reconstruction, unlabelled
 

@@ -13,9 +13,9 @@ import torch
 import yaml
 from torch import Tensor
 
-from dianaq.events import EventBody, LogBody
-from dianaq.recipe import Training
-from dianaq.spec import SCHEDULING, JobSpec
+from dianaq.schemas.events import EventBody, LogBody
+from dianaq.schemas.recipe import Training
+from dianaq.schemas.spec import SCHEDULING, JobSpec
 from dianaq_quant import pipeline
 from dianaq_quant.training import trace
 from dianaq_quant.training.batch import Batch

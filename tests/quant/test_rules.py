@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 from torch import fx
 
-from dianaq.cores import CoreMapping
-from dianaq.quantisers import Quantisers
+from dianaq.schemas.cores import CoreMapping
+from dianaq.schemas.quantisers import Quantisers
 from dianaq_quant.editors import fake_quantise
 from dianaq_quant.editors.hardware.map_scale import MapScale
 from dianaq_quant.graph import Edit, run_editors

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from dianaq.quantisers import Quantisers
+from dianaq.schemas.quantisers import Quantisers
 from dianaq_quant.editors import canonicalise, fake_quantise, hardware, integerise
 from dianaq_quant.editors.canonicalise.absorb_bias import AbsorbBias
 from dianaq_quant.editors.fake_quantise.equalise import Equalise

@@ -12,11 +12,11 @@ import torch
 from torch import fx, nn
 
 from dianaq.errors import JobCancelled
-from dianaq.events import EventBody, LogBody, MetricsBody, ProgressBody
-from dianaq.recipe import Training
-from dianaq.spec import JobSpec
+from dianaq.schemas.events import EventBody, LogBody, MetricsBody, ProgressBody
+from dianaq.schemas.recipe import Training
+from dianaq.schemas.spec import JobSpec
 from dianaq_quant import pipeline
-from dianaq_quant.starting import identity
+from dianaq_quant.pipeline.starting import identity
 from dianaq_quant.training import oscillation
 from dianaq_quant.training.objective import Figure, Objective
 from dianaq_quant.training.snapshots import Snapshots, digest

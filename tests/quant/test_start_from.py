@@ -12,15 +12,15 @@ import onnx
 import pytest
 
 from dianaq.errors import InvalidDataset, InvalidModel, InvalidSpec
-from dianaq.events import ITERATIONS, LogBody
-from dianaq.recipe import merge
-from dianaq.resources import DatasetInfo, SplitInfo
-from dianaq.spec import JobSpec
+from dianaq.schemas.events import ITERATIONS, LogBody
+from dianaq.schemas.recipe import merge
+from dianaq.schemas.resources import DatasetInfo, SplitInfo
+from dianaq.schemas.spec import JobSpec
 from dianaq_quant import notebook, pipeline
 from dianaq_quant.checkpoint import Checkpoint, load
 from dianaq_quant.checkpoint.records import META
 from dianaq_quant.graph.shapes import record_shapes
-from dianaq_quant.starting import check_start, origin_of
+from dianaq_quant.pipeline.starting import check_start, origin_of
 
 from .builder import ModelBuilder
 from .stages import imported

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from dianaq.errors import QuantisationError
-from dianaq.events import EventBody, LogBody, MetricsBody
-from dianaq.recipe import Training
+from dianaq.schemas.events import EventBody, LogBody, MetricsBody
+from dianaq.schemas.recipe import Training
 from dianaq_quant.training.batch import Batch, Mixture
 from dianaq_quant.training.memory import is_out_of_memory
 from dianaq_quant.training.objective import Objective

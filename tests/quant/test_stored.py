@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dianaq.spec import JobSpec
+from dianaq.schemas.spec import JobSpec
 from dianaq_quant.training.data import Data, Split, batches
 from dianaq_quant.training.load import load_data
 from dianaq_quant.training.stored import read_arrays

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import fx, nn
 
 from dianaq.errors import InvalidDataset
-from dianaq.events import EventBody, MetricsBody
-from dianaq.recipe import Training
-from dianaq.spec import JobSpec
+from dianaq.schemas.events import EventBody, MetricsBody
+from dianaq.schemas.recipe import Training
+from dianaq.schemas.spec import JobSpec
 from dianaq_quant.training.batch import Batch
 from dianaq_quant.training.data import Data, Normalisation, Split
 from dianaq_quant.training.evaluate import evaluate

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from dianaq.events import MetricsBody
-from dianaq.recipe import Training
+from dianaq.schemas.events import MetricsBody
+from dianaq.schemas.recipe import Training
 from dianaq_quant.training.curves import POINTS, Curves
 from dianaq_quant.training.loop import train
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-from dianaq.cores import CoreMapping
 from dianaq.errors import InvalidModel, QuantisationError, UnsupportedOperator
+from dianaq.schemas.cores import CoreMapping
 from dianaq_quant.editors import hardware
 from dianaq_quant.graph import run_editors
 from dianaq_quant.importers import Network, import_module

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from dianaq.errors import JobCancelled, QuantisationError
-from dianaq.events import MetricsBody, ProgressBody
-from dianaq.recipe import Training
-from dianaq.spec import JobSpec, Preprocessing
+from dianaq.schemas.events import MetricsBody, ProgressBody
+from dianaq.schemas.recipe import Training
+from dianaq.schemas.spec import JobSpec, Preprocessing
 from dianaq_quant.targets.diana import INT8
 from dianaq_quant.training.data import Data, Split
 from dianaq_quant.training.evaluate import evaluate

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dianaq.errors import InvalidSpec
-from dianaq.zoo import LEAST_MAP, Architecture
+from dianaq.schemas.zoo import LEAST_MAP, Architecture
 from dianaq_quant.importers import import_module, load_weights
 from dianaq_quant.zoo import ARCHITECTURES, build
 from dianaq_quant.zoo.common import scaled

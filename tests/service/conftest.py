@@ -16,7 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from dianaq.resources import Artifact, DatasetInfo, ModelInfo, SplitInfo, TensorInfo, WeightsInfo
+from dianaq.schemas.resources import Artifact, DatasetInfo, ModelInfo, SplitInfo, TensorInfo, WeightsInfo
 from dianaq_service.app import create_app
 from dianaq_service.artifacts.repository import add as add_artifacts
 from dianaq_service.database import DatasetRow, JobRow, ModelRow

@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from dianaq.resources import Artifact
+from dianaq.schemas.resources import Artifact
 from dianaq_service.artifacts import repository
 
 from .conftest import Api

@@ -8,7 +8,7 @@ import pytest
 from databases import ON_BOTH
 
 from dianaq.errors import Problem
-from dianaq.events import Event, LogBody, ProgressBody
+from dianaq.schemas.events import Event, LogBody, ProgressBody
 from dianaq_service.events import follow as following
 from dianaq_service.events.repository import append
 

@@ -8,9 +8,9 @@ import pytest
 from databases import ON_BOTH
 
 from dianaq.errors import Problem, WorkerLost
-from dianaq.events import ITERATIONS
-from dianaq.resources import DatasetInfo, SplitInfo, TensorInfo
-from dianaq.spec import checkpoint_of
+from dianaq.schemas.events import ITERATIONS
+from dianaq.schemas.resources import DatasetInfo, SplitInfo, TensorInfo
+from dianaq.schemas.spec import checkpoint_of
 from dianaq_service.database import DatasetRow, ModelRow
 from dianaq_service.jobs.families import settle
 

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from dianaq.events import Event, LogBody
+from dianaq.schemas.events import Event, LogBody
 from dianaq_service.events import follow as following
 from dianaq_service.events import repository
 from dianaq_service.events.follow import BATCH, Feed

@@ -19,7 +19,7 @@ import pytest
 from databases import ON_BOTH
 from sqlalchemy import func, select, update
 
-from dianaq.resources import Job
+from dianaq.schemas.resources import Job
 from dianaq_service import idempotency
 from dianaq_service.app import create_app
 from dianaq_service.database import AnswerRow, DatasetRow, EventRow, JobRow, ModelRow, SweepRow

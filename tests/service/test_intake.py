@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from dianaq.errors import InvalidSpec
-from dianaq.spec import JobSpec
+from dianaq.schemas.spec import JobSpec
 from dianaq_service.database import Database, EventRow, JobRow
 from dianaq_service.idempotency import Once, Replay
 from dianaq_service.jobs import intake

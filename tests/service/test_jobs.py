@@ -9,7 +9,7 @@ import pytest
 from databases import ON_BOTH
 
 from dianaq.errors import Problem
-from dianaq.resources import Job, Page
+from dianaq.schemas.resources import Job, Page
 from dianaq_service.jobs import kinds
 
 from .conftest import Api

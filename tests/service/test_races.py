@@ -13,7 +13,7 @@ from databases import ON_BOTH, ON_POSTGRESQL, Postgres
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import DBAPIError
 
-from dianaq.spec import JobSpec
+from dianaq.schemas.spec import JobSpec
 from dianaq_service.counters import count
 from dianaq_service.database import ApiKeyRow, CounterRow, Database, ModelRow, engine
 from dianaq_service.database.away import is_away

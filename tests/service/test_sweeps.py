@@ -9,8 +9,9 @@ import pytest
 from databases import ON_BOTH
 
 from dianaq.errors import Problem, QuantisationError
-from dianaq.resources import Job, Page
-from dianaq.sweeps import MAX_JOBS, Costs, Sweep, SweepTable, SweepWithJobs
+from dianaq.schemas.resources import Job, Page
+from dianaq.schemas.sweep_table import Costs, SweepTable
+from dianaq.schemas.sweeps import MAX_JOBS, Sweep, SweepWithJobs
 from dianaq_service.jobs.families import settle
 
 from .conftest import ZOO, Api

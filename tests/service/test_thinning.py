@@ -6,7 +6,7 @@ import pytest
 from databases import ON_BOTH
 from sqlalchemy import text
 
-from dianaq.events import Event, EventBody, LogBody, MetricsBody, ProgressBody, StageBody
+from dianaq.schemas.events import Event, EventBody, LogBody, MetricsBody, ProgressBody, StageBody
 from dianaq_service.events import thinning
 from dianaq_service.events.repository import append, page
 

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sqlalchemy import func, select
 
 from dianaq.errors import Problem
-from dianaq.resources import Dataset, Model, WeightsInfo
+from dianaq.schemas.resources import Dataset, Model, WeightsInfo
 from dianaq_service.database import DatasetRow, ModelRow
 from dianaq_service.uploads.inspect import Inspector
 

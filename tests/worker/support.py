@@ -11,9 +11,9 @@ from typing import Any
 
 import psutil
 
-from dianaq.events import Event
-from dianaq.resources import DatasetInfo, ModelInfo, SplitInfo, TensorInfo
-from dianaq.spec import JobSpec
+from dianaq.schemas.events import Event
+from dianaq.schemas.resources import DatasetInfo, ModelInfo, SplitInfo, TensorInfo
+from dianaq.schemas.spec import JobSpec
 from dianaq_service.database import Database, DatasetRow, JobRow, ModelRow
 from dianaq_service.events import repository
 from dianaq_service.ids import new_id

@@ -6,8 +6,8 @@ import pytest
 from databases import ON_BOTH
 from sqlalchemy import select
 
-from dianaq.events import MetricsBody, ProgressBody, StageBody
-from dianaq.resources import Artifact
+from dianaq.schemas.events import MetricsBody, ProgressBody, StageBody
+from dianaq.schemas.resources import Artifact
 from dianaq_service.artifacts import repository as artifacts
 from dianaq_service.database import CounterRow, Database
 from dianaq_service.jobs.states import is_in, move

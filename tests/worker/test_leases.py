@@ -9,7 +9,7 @@ import pytest
 from databases import ON_BOTH
 from sqlalchemy import update
 
-from dianaq.events import LogBody
+from dianaq.schemas.events import LogBody
 from dianaq_service.database import Database, JobRow
 from dianaq_service.database.tables import now
 from dianaq_service.events.repository import append

@@ -11,7 +11,7 @@ from databases import Postgres
 from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError, TimeoutError
 
-from dianaq.resources import Artifact
+from dianaq.schemas.resources import Artifact
 from dianaq_service.artifacts import repository as artifacts
 from dianaq_service.database import Database
 from dianaq_service.database.away import is_away

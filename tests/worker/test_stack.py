@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from dianaq.events import Event
+from dianaq.schemas.events import Event
 from dianaq_service.database import Database
 from dianaq_service.storage import Storage
 from dianaq_worker.embedded import LocalStack, StackError

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from dianaq.cli.options import add_job_options, add_model_argument, check_model_file, job_spec
 from dianaq.errors import DianaqError, InvalidSpec
-from dianaq.events import EventBody, LogBody, MetricsBody, StageBody
-from dianaq.spec import JobSpec, checkpoint_of
+from dianaq.schemas.events import EventBody, LogBody, MetricsBody, StageBody
+from dianaq.schemas.spec import JobSpec, checkpoint_of
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dianaq.cli.tables import shape, size, table
 
 if TYPE_CHECKING:
-    from dianaq.resources import ModelInfo, WeightsInfo
+    from dianaq.schemas.resources import ModelInfo, WeightsInfo
     from dianaq_quant.export.check import Checked, CheckedLayer
 
 

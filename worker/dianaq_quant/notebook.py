@@ -12,8 +12,8 @@ import numpy as np
 from torch import fx, nn
 
 from dianaq.errors import InvalidDataset, InvalidModel, InvalidSpec
-from dianaq.events import EventBody, Stage
-from dianaq.spec import ZooModel, checkpoint_of, parse_spec
+from dianaq.schemas.events import EventBody, Stage
+from dianaq.schemas.spec import ZooModel, checkpoint_of, parse_spec
 from dianaq_quant.graph import Editor
 from dianaq_quant.pipeline import run
 

@@ -17,8 +17,8 @@ from sqlalchemy import ColumnElement, and_, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from dianaq.errors import Problem, WorkerLost
-from dianaq.events import LogBody, State
-from dianaq.spec import Device
+from dianaq.schemas.events import LogBody, State
+from dianaq.schemas.spec import Device
 from dianaq_service.counters import count
 from dianaq_service.database import Database, JobRow
 from dianaq_service.database.tables import now

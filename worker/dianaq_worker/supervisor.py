@@ -23,7 +23,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from dianaq.errors import DeadlineExceeded, DianaqError
-from dianaq.events import TERMINAL_STATES
+from dianaq.schemas.events import TERMINAL_STATES
 from dianaq_service import logs
 from dianaq_service.database import Database, JobRow
 from dianaq_service.jobs.families import settle

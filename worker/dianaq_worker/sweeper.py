@@ -19,7 +19,7 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from dianaq.events import TERMINAL_STATES
+from dianaq.schemas.events import TERMINAL_STATES
 from dianaq_service.database import Database, JobRow
 from dianaq_service.jobs.families import settle
 from dianaq_service.queue import JobQueue

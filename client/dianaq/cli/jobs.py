@@ -13,10 +13,10 @@ from dianaq.cli.tables import print_json, shape, table, when
 from dianaq.cli.waiting import INTERRUPTED, wait
 from dianaq.client import Client
 from dianaq.errors import InvalidSpec
-from dianaq.events import State
-from dianaq.figures import telling
-from dianaq.resources import Job
-from dianaq.spec import JobSpec, ZooModel, parse_spec
+from dianaq.schemas.events import State
+from dianaq.schemas.figures import telling
+from dianaq.schemas.resources import Job
+from dianaq.schemas.spec import JobSpec, ZooModel, parse_spec
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

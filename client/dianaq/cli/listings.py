@@ -9,10 +9,10 @@ from typing import Any
 from dianaq import __version__
 from dianaq.cli.tables import print_json, shape, size, table, when
 from dianaq.client import Client
-from dianaq.report import report_schema
-from dianaq.resources import ModelInfo
-from dianaq.spec import JobSpec
-from dianaq.sweeps import SweepSpec
+from dianaq.schemas.report import report_schema
+from dianaq.schemas.resources import ModelInfo
+from dianaq.schemas.spec import JobSpec
+from dianaq.schemas.sweeps import SweepSpec
 
 SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
     "job": JobSpec.model_json_schema,

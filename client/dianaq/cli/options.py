@@ -13,12 +13,12 @@ from typing import Any, get_args
 import yaml
 
 from dianaq.errors import InvalidSpec
-from dianaq.events import ITERATIONS
 from dianaq.inspection.formats import file_format
 from dianaq.inspection.interface import check_kind
-from dianaq.recipe import Preset, Recipe, merge
-from dianaq.spec import SCHEDULING, Device, InputKind, JobSpec, OutputKind, Priority, TaskName, parse_spec
-from dianaq.zoo import Architecture
+from dianaq.schemas.events import ITERATIONS
+from dianaq.schemas.recipe import Preset, Recipe, merge
+from dianaq.schemas.spec import SCHEDULING, Device, InputKind, JobSpec, OutputKind, Priority, TaskName, parse_spec
+from dianaq.schemas.zoo import Architecture
 
 DEFAULT_PRESET: Preset = "ptq"
 """Without a preset, and without one in the YAML file, only what the options and the file name is trained: a file

@@ -16,8 +16,8 @@ from dianaq.cli.options import (
 from dianaq.cli.summary import summary
 from dianaq.cli.waiting import INTERRUPTED, wait
 from dianaq.client import Client
-from dianaq.resources import Model, ModelInfo
-from dianaq.spec import JobSpec, ZooModel
+from dianaq.schemas.resources import Model, ModelInfo
+from dianaq.schemas.spec import JobSpec, ZooModel
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

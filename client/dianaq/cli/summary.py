@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dianaq.cli.tables import table
-from dianaq.figures import FIGURES, figures_of, written
+from dianaq.schemas.figures import FIGURES, figures_of, written
 
 
 def measurements(bundle: Path) -> list[dict[str, Any]]:

@@ -14,8 +14,8 @@ from dianaq.cli.tables import print_json, table, when
 from dianaq.cli.waiting import INTERRUPTED
 from dianaq.client import Client
 from dianaq.errors import InvalidSpec
-from dianaq.sweep_table import readable
-from dianaq.sweeps import SweepTable, parse_sweep
+from dianaq.schemas.sweep_table import SweepTable, readable
+from dianaq.schemas.sweeps import parse_sweep
 
 FORMATS = ("text", "markdown", "csv", "json")
 

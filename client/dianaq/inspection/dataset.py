@@ -11,7 +11,7 @@ from pathlib import Path
 from dianaq.errors import InvalidDataset
 from dianaq.inspection.npz import MAX_BYTES, Array, read_headers
 from dianaq.inspection.npz_values import label_range, refuse_nonfinite
-from dianaq.resources import DatasetInfo, SplitInfo
+from dianaq.schemas.resources import DatasetInfo, SplitInfo
 
 SPLITS = ("train", "val", "test")
 KEYS = tuple(f"{axis}_{split}" for split in SPLITS for axis in "xy")

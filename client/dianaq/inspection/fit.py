@@ -8,10 +8,10 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from dianaq.errors import InvalidDataset, InvalidModel, InvalidSpec
-from dianaq.events import ITERATIONS
 from dianaq.inspection.interface import Interface, interface
-from dianaq.resources import DatasetInfo, ModelInfo, WeightsInfo
-from dianaq.spec import JobSpec
+from dianaq.schemas.events import ITERATIONS
+from dianaq.schemas.resources import DatasetInfo, ModelInfo, WeightsInfo
+from dianaq.schemas.spec import JobSpec
 
 InputLayout = Literal["as_is", "nhwc_to_nchw", "add_channel", "flatten"]
 """What turns a stored sample into the shape that the network takes."""

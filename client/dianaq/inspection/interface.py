@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from dianaq.errors import InvalidModel, InvalidSpec
 from dianaq.inspection.formats import Format
-from dianaq.resources import ModelInfo, TensorInfo, WeightsInfo
-from dianaq.spec import JobSpec, ZooModel
+from dianaq.schemas.resources import ModelInfo, TensorInfo, WeightsInfo
+from dianaq.schemas.spec import JobSpec, ZooModel
 
 
 @dataclass(frozen=True)

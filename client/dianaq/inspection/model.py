@@ -18,7 +18,7 @@ from dianaq.inspection.node_rules import check_node
 from dianaq.inspection.operators import LINEAR_OPERATORS, OLDEST_OPSET
 from dianaq.inspection.shapes import MAX_TENSOR_VALUES, infer_shapes
 from dianaq.inspection.structure import check_wiring, graph_ends
-from dianaq.resources import ModelInfo, TensorInfo
+from dianaq.schemas.resources import ModelInfo, TensorInfo
 
 
 def inspect_model(path: str | os.PathLike[str]) -> ModelInfo:

@@ -7,7 +7,7 @@ import os
 from dianaq.inspection.formats import file_format
 from dianaq.inspection.model import inspect_model
 from dianaq.inspection.weights import inspect_weights
-from dianaq.resources import ModelInfo, WeightsInfo
+from dianaq.schemas.resources import ModelInfo, WeightsInfo
 
 
 def inspect_upload(path: str | os.PathLike[str]) -> ModelInfo | WeightsInfo:

@@ -8,7 +8,7 @@ from dianaq.errors import InvalidModel
 from dianaq.inspection.formats import file_format
 from dianaq.inspection.weights_pytorch import inspect_pytorch
 from dianaq.inspection.weights_safetensors import inspect_safetensors
-from dianaq.resources import WeightsInfo
+from dianaq.schemas.resources import WeightsInfo
 
 
 def inspect_weights(path: str | os.PathLike[str]) -> WeightsInfo:

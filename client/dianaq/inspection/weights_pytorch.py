@@ -18,7 +18,7 @@ from pathlib import Path
 from dianaq.errors import InvalidModel
 from dianaq.inspection.formats import SAVE_STATE_DICT
 from dianaq.inspection.pickle_globals import check_globals
-from dianaq.resources import WeightsInfo
+from dianaq.schemas.resources import WeightsInfo
 
 MAX_MEMBERS = 10_000
 """The deepest network of the zoo has some 300 tensors, and a training checkpoint of it three times as many."""

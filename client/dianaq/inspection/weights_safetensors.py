@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dianaq.errors import InvalidModel
-from dianaq.resources import WeightsInfo
+from dianaq.schemas.resources import WeightsInfo
 
 MAX_HEADER_BYTES = 2**20
 """A tensor takes some 100 bytes of it, and the deepest network of the zoo has some 300 tensors."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
 
-from dianaq.resources import Artifact
+from dianaq.schemas.resources import Artifact
 from dianaq_service.artifacts import service
 from dianaq_service.web.deps import Owner, ServicesDep
 

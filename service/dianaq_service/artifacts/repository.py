@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from dianaq.resources import Artifact
+from dianaq.schemas.resources import Artifact
 from dianaq_service.database import ArtifactRow
 
 CHUNK = 1024 * 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dianaq.errors import Expired, NotFound
-from dianaq.resources import Artifact
+from dianaq.schemas.resources import Artifact
 from dianaq_service.artifacts import repository
 from dianaq_service.database import JobRow
 from dianaq_service.jobs.service import find

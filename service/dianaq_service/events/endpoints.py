@@ -14,8 +14,8 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from dianaq.events import Event
-from dianaq.resources import Page
+from dianaq.schemas.events import Event
+from dianaq.schemas.resources import Page
 from dianaq_service.events import repository
 from dianaq_service.web.deps import OwnJob, ServicesDep
 

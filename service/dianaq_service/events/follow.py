@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from time import monotonic
 
-from dianaq.events import Event
+from dianaq.schemas.events import Event
 from dianaq_service.database import Database
 from dianaq_service.events import repository
 from dianaq_service.events.repository import News

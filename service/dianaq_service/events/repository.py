@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
-from dianaq.events import TERMINAL_STATES, Event, EventBody, LogBody
+from dianaq.schemas.events import TERMINAL_STATES, Event, EventBody, LogBody
 from dianaq_service.database import EventRow, JobRow
 from dianaq_service.events import thinning
 

@@ -17,7 +17,7 @@ from typing import Literal
 from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.orm import Session
 
-from dianaq.events import EventBody, LogBody, ProgressBody
+from dianaq.schemas.events import EventBody, LogBody, ProgressBody
 from dianaq_service.database import EventRow
 
 PROGRESS_KEPT = 200

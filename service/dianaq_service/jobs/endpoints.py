@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from dianaq.events import State
-from dianaq.report import report_schema
-from dianaq.resources import Job, Page
-from dianaq.spec import JobSpec
+from dianaq.schemas.events import State
+from dianaq.schemas.report import report_schema
+from dianaq.schemas.resources import Job, Page
+from dianaq.schemas.spec import JobSpec
 from dianaq_service.jobs import service
 from dianaq_service.web.deps import Cursor, Limit, OnceDep, Owner, ServicesDep
 

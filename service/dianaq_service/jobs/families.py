@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import aliased
 
 from dianaq.errors import ParentFailed, Problem
-from dianaq.events import TERMINAL_STATES, LogBody
+from dianaq.schemas.events import TERMINAL_STATES, LogBody
 from dianaq_service.database import Database, JobRow
 from dianaq_service.events.repository import append
 from dianaq_service.jobs.states import is_in, move

@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 from sqlalchemy.orm import Session
 
 from dianaq.errors import DianaqError, InvalidSpec
-from dianaq.events import LogBody
 from dianaq.inspection.fit import check_fit
-from dianaq.resources import DatasetInfo, Job, Model
-from dianaq.spec import JobSpec, ZooModel
+from dianaq.schemas.events import LogBody
+from dianaq.schemas.resources import DatasetInfo, Job, Model
+from dianaq.schemas.spec import JobSpec, ZooModel
 from dianaq_service.database import Database, DatasetRow, JobRow, ModelRow
 from dianaq_service.database.away import is_away
 from dianaq_service.disk import is_full

@@ -6,8 +6,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dianaq.errors import Conflict, NotFound
-from dianaq.events import TERMINAL_STATES, State
-from dianaq.resources import Job, Page
+from dianaq.schemas.events import TERMINAL_STATES, State
+from dianaq.schemas.resources import Job, Page
 from dianaq_service.database import JobRow
 from dianaq_service.database.tables import now
 from dianaq_service.idempotency import Once

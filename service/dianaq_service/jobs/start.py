@@ -8,8 +8,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dianaq.errors import Conflict, InvalidSpec
-from dianaq.events import ITERATIONS, Iteration
-from dianaq.spec import JobSpec, ZooModel, checkpoint_of
+from dianaq.schemas.events import ITERATIONS, Iteration
+from dianaq.schemas.spec import JobSpec, ZooModel, checkpoint_of
 from dianaq_service.artifacts import repository as artifacts
 from dianaq_service.database import JobRow, ModelRow
 from dianaq_service.storage import Storage

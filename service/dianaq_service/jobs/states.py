@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, and_
 from sqlalchemy.orm import Session
 
 from dianaq.errors import Problem
-from dianaq.events import TERMINAL_STATES, EventBody, State, StateBody
+from dianaq.schemas.events import TERMINAL_STATES, EventBody, State, StateBody
 from dianaq_service.counters import count
 from dianaq_service.database import JobRow
 from dianaq_service.database.tables import now

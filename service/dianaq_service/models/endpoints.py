@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from dianaq.resources import Model, Page
+from dianaq.schemas.resources import Model, Page
 from dianaq_service.uploads import service
 from dianaq_service.uploads.service import MODELS
 from dianaq_service.web.deps import Cursor, Limit, Owner, ServicesDep, UploadName, UploadOnceDep

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from dianaq.events import TERMINAL_STATES
+from dianaq.schemas.events import TERMINAL_STATES
 from dianaq_service.database import Database, DatasetRow, JobRow, ModelRow
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage

@@ -6,8 +6,9 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from dianaq.resources import Page
-from dianaq.sweeps import Sweep, SweepSpec, SweepTable, SweepWithJobs
+from dianaq.schemas.resources import Page
+from dianaq.schemas.sweep_table import SweepTable
+from dianaq.schemas.sweeps import Sweep, SweepSpec, SweepWithJobs
 from dianaq_service.sweeps import service
 from dianaq_service.sweeps.table import table
 from dianaq_service.web.deps import Cursor, Limit, OnceDep, Owner, ServicesDep

@@ -9,9 +9,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from dianaq.errors import DianaqError, NotFound
-from dianaq.events import State
-from dianaq.resources import Page
-from dianaq.sweeps import Sweep, SweepJob, SweepSpec, SweepWithJobs
+from dianaq.schemas.events import State
+from dianaq.schemas.resources import Page
+from dianaq.schemas.sweeps import Sweep, SweepJob, SweepSpec, SweepWithJobs
 from dianaq_service.database import JobRow, SweepRow
 from dianaq_service.idempotency import Once
 from dianaq_service.ids import new_id

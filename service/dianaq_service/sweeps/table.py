@@ -7,8 +7,9 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from dianaq.report import REPORT
-from dianaq.sweeps import Costs, SweepRow, SweepSpec, SweepTable
+from dianaq.schemas.report import REPORT
+from dianaq.schemas.sweep_table import Costs, SweepRow, SweepTable
+from dianaq.schemas.sweeps import SweepSpec
 from dianaq_service.database import JobRow
 from dianaq_service.sweeps.service import find
 from dianaq_service.web.services import Services

@@ -14,7 +14,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from starlette.requests import ClientDisconnect
 
 from dianaq.errors import Conflict, DianaqError, InvalidDataset, InvalidModel, NotFound
-from dianaq.resources import Dataset, DatasetInfo, Model, ModelInfo, Page, WeightsInfo
+from dianaq.schemas.resources import Dataset, DatasetInfo, Model, ModelInfo, Page, WeightsInfo
 from dianaq_service.counters import count
 from dianaq_service.database import Database, DatasetRow, JobRow, ModelRow
 from dianaq_service.idempotency import Once

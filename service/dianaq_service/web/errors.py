@@ -20,7 +20,7 @@ from dianaq.errors import (
     ServiceUnavailable,
     Unauthorised,
 )
-from dianaq.spec import field_path
+from dianaq.schemas.spec import field_path
 from dianaq_service import disk
 from dianaq_service.database.away import is_away
 from dianaq_service.idempotency import REPLAYED_HEADER, Replay

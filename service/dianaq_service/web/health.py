@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import dianaq
 from dianaq.errors import ServiceUnavailable
-from dianaq.resources import Health
+from dianaq.schemas.resources import Health
 from dianaq_service.web.deps import ServicesDep
 
 router = APIRouter(tags=["health"])

@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 
-from dianaq.events import State
+from dianaq.schemas.events import State
 from dianaq_service.counters import BEYOND, BUCKETS, SUM
 from dianaq_service.database import CounterRow, Database, JobRow
 from dianaq_service.database.tables import now

@@ -21,10 +21,10 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, fx
 
 from dianaq import __version__
-from dianaq.cores import CoreMapping
 from dianaq.errors import InvalidModel
-from dianaq.events import ITERATIONS, Iteration
-from dianaq.spec import Preprocessing, TaskName
+from dianaq.schemas.cores import CoreMapping
+from dianaq.schemas.events import ITERATIONS, Iteration
+from dianaq.schemas.spec import Preprocessing, TaskName
 from dianaq_quant.checkpoint.records import read, write
 
 FORMAT = 1

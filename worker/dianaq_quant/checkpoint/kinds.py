@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from dianaq.errors import InvalidModel, QuantisationError
-from dianaq.quantisers import QuantiserSpec
-from dianaq.ranges import QRange
+from dianaq.schemas.quantisers import QuantiserSpec
+from dianaq.schemas.ranges import QRange
 from dianaq_quant.modules.adc import Adc, RowTiles
 from dianaq_quant.modules.exact import (
     ExactAdd,

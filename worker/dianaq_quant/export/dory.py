@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 from torch.nn import functional as F
 
-from dianaq.ranges import QRange
+from dianaq.schemas.ranges import QRange
 from dianaq_quant.export.golden import write_text
 from dianaq_quant.export.layers import IntegerNetwork, Layer
 from dianaq_quant.modules.integer import (

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from dianaq.spec import NetworkInterface
+from dianaq.schemas.spec import NetworkInterface
 from dianaq_quant.graph.surgery import Interpreter, input_node, layer_of, module_of, output_node
 from dianaq_quant.modules.integer import (
     IntegerAdd,

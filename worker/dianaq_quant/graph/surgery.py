@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from torch import Tensor, fx, nn
 
-from dianaq.quantisers import Core
+from dianaq.schemas.quantisers import Core
 
 
 def module_of(network: fx.GraphModule, node: fx.Node) -> nn.Module | None:

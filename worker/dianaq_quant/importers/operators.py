@@ -9,7 +9,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from dianaq_quant.importers.onnx import Importer, Step
+from dianaq_quant.importers.step import Importer, Step
 from dianaq_quant.modules.structure import (
     Add,
     AvgPool2d,

@@ -10,8 +10,8 @@ from torch import fx, nn
 from dianaq.errors import InvalidSpec
 from dianaq.inspection import inspect_upload
 from dianaq.inspection.interface import Interface, interface
-from dianaq.resources import TensorInfo
-from dianaq.spec import JobSpec, ZooModel
+from dianaq.schemas.resources import TensorInfo
+from dianaq.schemas.spec import JobSpec, ZooModel
 from dianaq_quant.graph.shapes import record_shapes
 from dianaq_quant.graph.surgery import calls, layer_of, output_node
 from dianaq_quant.importers.network import Network

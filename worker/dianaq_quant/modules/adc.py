@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dianaq.cores import Noise
+from dianaq.schemas.cores import Noise
 from dianaq_quant import gaussian, kernels
 from dianaq_quant.modules.structure import Geometry, convolve
 from dianaq_quant.quantisers.functions import convert, floor_clip

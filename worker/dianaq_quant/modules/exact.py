@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dianaq.ranges import QRange
+from dianaq.schemas.ranges import QRange
 from dianaq_quant.kernels import Shift
 from dianaq_quant.modules.adc import Adc
 from dianaq_quant.modules.fake import FakeAnalogConv2d

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dianaq.ranges import QRange
+from dianaq.schemas.ranges import QRange
 from dianaq_quant.modules.adc import RowTiles
 from dianaq_quant.modules.exact import accumulator_bound
 from dianaq_quant.modules.structure import Geometry, convolve, more_channels

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dianaq.quantisers import QuantiserSpec
+from dianaq.schemas.quantisers import QuantiserSpec
 from dianaq_quant.modules.quantiser import FakeQuantiser
 from dianaq_quant.modules.structure import more_channels
 from dianaq_quant.quantisers.functions import floor_clip

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dianaq.quantisers import QuantiserSpec
-from dianaq.ranges import QRange
+from dianaq.schemas.quantisers import QuantiserSpec
+from dianaq.schemas.ranges import QRange
 from dianaq_quant.quantisers import Observer, Seen, choose_offset, choose_scales, integers_of, quantiser_function
 from dianaq_quant.quantisers.scales import binary_scale, ternary_scale
 

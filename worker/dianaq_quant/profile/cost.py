@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dianaq.quantisers import Core
+from dianaq.schemas.quantisers import Core
 from dianaq_quant.export.layers import IntegerNetwork, Layer
 from dianaq_quant.modules.integer import IntegerAnalogConv2d, IntegerConv2d, IntegerLinear
 from dianaq_quant.modules.structure import Flatten

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dianaq.figures import FIGURES, written
+from dianaq.schemas.figures import FIGURES, written
 
 LARGEST_DROP = 0.01
 """Top-1 accuracy and AUC may fall this far from the float network's before it is a warning: 8-bit networks lose half

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dianaq.ranges import QRange
+from dianaq.schemas.ranges import QRange
 
 MAX_BINS = 64
 """Bins of a histogram: 8-bit weights take four integers each, which still shows their shape in a small plot."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from dianaq.ranges import QRange
+from dianaq.schemas.ranges import QRange
 from dianaq_quant import kernels
 from dianaq_quant.kernels import Mask, Noise, Shift
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from torch.autograd import Function
 
-from dianaq.quantisers import BUILT_IN_FUNCTIONS, registered_functions
+from dianaq.schemas.quantisers import BUILT_IN_FUNCTIONS, registered_functions
 from dianaq_quant.quantisers.functions import ClippedReLU, LearnedScale, Sign, StraightThrough
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dianaq.quantisers import InitStrategy
-from dianaq.ranges import QRange
+from dianaq.schemas.quantisers import InitStrategy
+from dianaq.schemas.ranges import QRange
 from dianaq_quant.quantisers.functions import integers_of
 from dianaq_quant.quantisers.observer import Observer, slices
 

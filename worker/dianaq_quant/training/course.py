@@ -11,8 +11,8 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from dianaq.errors import QuantisationError
-from dianaq.events import EventBody, Iteration, LogBody, MetricsBody
-from dianaq.recipe import Training
+from dianaq.schemas.events import EventBody, Iteration, LogBody, MetricsBody
+from dianaq.schemas.recipe import Training
 from dianaq_quant.training.curves import POINTS, Curves
 from dianaq_quant.training.objective import Figure
 

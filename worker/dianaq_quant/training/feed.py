@@ -10,8 +10,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from dianaq.augmentation import Augmentation, extent
-from dianaq.recipe import Training
+from dianaq.schemas.augmentation import Augmentation, extent
+from dianaq.schemas.recipe import Training
 from dianaq_quant import gaussian
 from dianaq_quant.training import augment
 from dianaq_quant.training.batch import Batch, Mixture

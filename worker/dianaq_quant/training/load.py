@@ -9,8 +9,8 @@ import torch
 
 from dianaq.errors import InvalidDataset
 from dianaq.inspection.fit import input_layout
-from dianaq.ranges import QRange
-from dianaq.spec import JobSpec, Preprocessing
+from dianaq.schemas.ranges import QRange
+from dianaq.schemas.spec import JobSpec, Preprocessing
 from dianaq_quant.modules.pixels import ZERO, PixelGrid
 from dianaq_quant.targets.diana import ANALOG_INPUT, INT8
 from dianaq_quant.training.data import Data, Normalisation, Split

@@ -9,8 +9,8 @@ import torch
 from torch import fx
 
 from dianaq.errors import JobCancelled
-from dianaq.events import EventBody, Iteration, LogBody, ProgressBody
-from dianaq.recipe import Training
+from dianaq.schemas.events import EventBody, Iteration, LogBody, ProgressBody
+from dianaq.schemas.recipe import Training
 from dianaq_quant.training.batch_norm import reestimate_batch_norm
 from dianaq_quant.training.course import Course
 from dianaq_quant.training.curves import Curves

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import fx
 
-from dianaq.cores import Noise, NoiseSweep
 from dianaq.errors import JobCancelled
+from dianaq.schemas.cores import Noise, NoiseSweep
 from dianaq_quant.modules.adc import disturb, silence
 from dianaq_quant.training.data import Normalisation, Split
 from dianaq_quant.training.evaluate import evaluate

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dianaq.recipe import Training
+from dianaq.schemas.recipe import Training
 from dianaq_quant.modules.quantiser import Scale
 
 _ADAPTIVE: dict[str, type[torch.optim.Adam]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}

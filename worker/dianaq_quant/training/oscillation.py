@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dianaq.ranges import QRange
-from dianaq.recipe import Oscillations as Handling
+from dianaq.schemas.ranges import QRange
+from dianaq.schemas.recipe import Oscillations as Handling
 from dianaq_quant.modules.exact import ExactAnalogConv2d, ExactConv2d, ExactLinear
 from dianaq_quant.modules.fake import FakeAnalogConv2d, FakeConv2d, FakeLinear
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dianaq.events import LogBody
+from dianaq.schemas.events import LogBody
 from dianaq_quant.modules.adc import converters
 from dianaq_quant.training.course import Course
 from dianaq_quant.training.snapshots import Snapshot, random_state, restore_random_state

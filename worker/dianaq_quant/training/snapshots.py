@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from dianaq.events import EventBody, LogBody
+from dianaq.schemas.events import EventBody, LogBody
 
 FORMAT = 1
 """Version of the file's structure; a snapshot of another one is of no use."""

@@ -9,8 +9,8 @@ from torch import Tensor, fx, nn
 from torch.profiler import record_function
 
 from dianaq.errors import QuantisationError
-from dianaq.events import EventBody, Iteration, LogBody
-from dianaq.recipe import Training
+from dianaq.schemas.events import EventBody, Iteration, LogBody
+from dianaq.schemas.recipe import Training
 from dianaq_quant.modules.adc import converters
 from dianaq_quant.training.averaging import Average
 from dianaq_quant.training.batch import Batch

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dianaq.spec import TaskName
+from dianaq.schemas.spec import TaskName
 from dianaq_quant.training.batch import Batch
 
 Answers = tuple[Tensor, Tensor, Tensor | None]
@@ -23,7 +23,7 @@ nothing."""
 
 @dataclass(frozen=True)
 class Figures:
-    """Figures by name (see `dianaq.figures`), and the number of samples of the split that they were measured on."""
+    """Figures by name (see `dianaq.schemas.figures`), and on how many samples of the split they were measured."""
 
     values: Mapping[str, float]
     samples: int

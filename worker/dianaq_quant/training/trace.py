@@ -10,8 +10,8 @@ import torch
 from torch import fx
 from torch.profiler import ProfilerActivity, profile
 
-from dianaq.events import Iteration
-from dianaq.recipe import Training
+from dianaq.schemas.events import Iteration
+from dianaq.schemas.recipe import Training
 from dianaq_quant.training.data import Data
 from dianaq_quant.training.feed import Feed
 from dianaq_quant.training.objective import Objective

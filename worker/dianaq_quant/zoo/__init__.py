@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from dianaq.errors import InvalidSpec
-from dianaq.zoo import MAX_WIDTH, shape_fault
-from dianaq.zoo import Architecture as Name
+from dianaq.schemas.zoo import MAX_WIDTH, shape_fault
+from dianaq.schemas.zoo import Architecture as Name
 from dianaq_quant.zoo.autoencoder import autoencoder
 from dianaq_quant.zoo.common import Shape
 from dianaq_quant.zoo.ds_cnn import ds_cnn

@@ -19,8 +19,8 @@ from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
 from dianaq.errors import DianaqError, DiskFull, JobCancelled, Problem
-from dianaq.events import LogBody
-from dianaq.spec import JobSpec
+from dianaq.schemas.events import LogBody
+from dianaq.schemas.spec import JobSpec
 from dianaq_service import disk, logs
 from dianaq_service.artifacts.repository import scan
 from dianaq_service.database import Database, DatasetRow, JobRow, ModelRow

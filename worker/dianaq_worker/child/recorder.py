@@ -10,8 +10,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dianaq.errors import Problem
-from dianaq.events import EventBody, MetricsBody, ProgressBody, StageBody
-from dianaq.resources import Artifact
+from dianaq.schemas.events import EventBody, MetricsBody, ProgressBody, StageBody
+from dianaq.schemas.resources import Artifact
 from dianaq_service.artifacts import repository as artifacts
 from dianaq_service.counters import observe
 from dianaq_service.database import Database, JobRow

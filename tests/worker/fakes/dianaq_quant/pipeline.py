@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dianaq.errors import JobCancelled, QuantisationError
-from dianaq.events import ITERATIONS, EventBody, MetricsBody, ProgressBody, StageBody
-from dianaq.spec import JobSpec, checkpoint_of
+from dianaq.schemas.events import ITERATIONS, EventBody, MetricsBody, ProgressBody, StageBody
+from dianaq.schemas.spec import JobSpec, checkpoint_of
 
 SUCCEED, REFUSE, BREAK, WAIT, IGNORE_CANCEL, HANG_ONCE, HANG = range(7)
 FILL_MEMORY, BURN, FILL_DISK, OPEN_FILES, CORE = range(7, 12)

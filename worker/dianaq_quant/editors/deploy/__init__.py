@@ -1,11 +1,11 @@
 """What one compiler or the other needs of an integer network, without changing a number that it computes.
 
-`editors` composes the pipeline for a dialect. Each remedy can be switched off (`dianaq.deployment.Remedies`).
+`editors` composes the pipeline for a dialect. Each remedy can be switched off (`dianaq.schemas.deployment.Remedies`).
 """
 
 from typing import Literal
 
-from dianaq.deployment import Remedies
+from dianaq.schemas.deployment import Remedies
 from dianaq_quant.editors.deploy.centre_tap import CentreTap
 from dianaq_quant.editors.deploy.pad_channels import HTVM_MULTIPLES, SOC_MULTIPLES, PadChannels
 from dianaq_quant.editors.deploy.same_padding import SamePadding

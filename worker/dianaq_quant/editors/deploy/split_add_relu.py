@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import fx, nn
 
-from dianaq.ranges import QRange
+from dianaq.schemas.ranges import QRange
 from dianaq_quant.graph import Editor, Point, Rejection
 from dianaq_quant.graph.surgery import calls, free_name, module_of, set_module
 from dianaq_quant.modules.integer import IntegerAdd, IntegerConv2d, IntegerLinear, IntegerRelu, Shift

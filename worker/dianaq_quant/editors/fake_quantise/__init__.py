@@ -3,7 +3,7 @@
 Every linear layer gets a weight quantiser, and every tensor that the chip stores an activation quantiser.
 """
 
-from dianaq.quantisers import Quantisers
+from dianaq.schemas.quantisers import Quantisers
 from dianaq_quant.editors.fake_quantise.convert_activations import ConvertActivations
 from dianaq_quant.editors.fake_quantise.convert_linear import ConvertLinear
 from dianaq_quant.editors.fake_quantise.equalise import Equalise

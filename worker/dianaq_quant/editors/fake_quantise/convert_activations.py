@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from torch import fx, nn
 
-from dianaq.quantisers import Quantisers, QuantiserSpec
-from dianaq.ranges import QRange
+from dianaq.schemas.quantisers import Quantisers, QuantiserSpec
+from dianaq.schemas.ranges import QRange
 from dianaq_quant.editors.fake_quantise.specs import activation_spec
 from dianaq_quant.graph import Editor, Point, Rejection
 from dianaq_quant.graph.surgery import calls, module_of, set_module

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from torch import fx, nn
 
 from dianaq.errors import InvalidSpec
-from dianaq.quantisers import Quantisers
+from dianaq.schemas.quantisers import Quantisers
 from dianaq_quant.editors.fake_quantise.specs import check_rules, weight_spec
 from dianaq_quant.graph import Editor, Point, Rejection
 from dianaq_quant.graph.surgery import calls, layer_of, module_of, set_module

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from torch import fx, nn
 
 from dianaq.errors import InvalidSpec
-from dianaq.quantisers import QuantiserRule, Quantisers, QuantiserSpec
+from dianaq.schemas.quantisers import QuantiserRule, Quantisers, QuantiserSpec
 from dianaq_quant.graph.surgery import core_of, layer_of, module_of, output_node
 from dianaq_quant.modules.fake import FakeConv2d
 from dianaq_quant.modules.structure import Add, Ceiling, Conv2d

@@ -7,8 +7,8 @@ and `exact_editors` give that of `hardware_exact`: BatchNorm folded, power-of-tw
 
 from collections.abc import Mapping
 
-from dianaq.cores import CoreMapping
-from dianaq.ranges import QRange
+from dianaq.schemas.cores import CoreMapping
+from dianaq.schemas.ranges import QRange
 from dianaq_quant.editors.hardware.assign_cores import AssignCores
 from dianaq_quant.editors.hardware.fold_batch_norm import FoldBatchNorm
 from dianaq_quant.editors.hardware.fuse_requantisation import FuseRequantisation

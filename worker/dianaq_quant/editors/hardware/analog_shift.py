@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dianaq.ranges import QRange
+from dianaq.schemas.ranges import QRange
 from dianaq_quant.modules.exact import largest_magnitude
 from dianaq_quant.targets.diana import ADC, MAX_SHIFT
 

@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 
 from torch import fx, nn
 
-from dianaq.cores import CoreMapping
 from dianaq.errors import InvalidSpec, QuantisationError
+from dianaq.schemas.cores import CoreMapping
 from dianaq_quant.editors.canonicalise.average_pool_to_conv import non_negative
 from dianaq_quant.graph import Editor, Point, Rejection
 from dianaq_quant.graph.surgery import calls, core_of, layer_of, module_of

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from torch import fx
 
-from dianaq.quantisers import QuantiserSpec
-from dianaq.ranges import QRange
+from dianaq.schemas.quantisers import QuantiserSpec
+from dianaq.schemas.ranges import QRange
 from dianaq_quant.graph import Editor, Point, Rejection
 from dianaq_quant.graph.scales import source_quantiser
 from dianaq_quant.graph.surgery import calls, core_of, module_of, set_module

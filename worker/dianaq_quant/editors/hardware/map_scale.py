@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from torch import fx
 
-from dianaq.quantisers import MSE
-from dianaq.ranges import QRange
+from dianaq.schemas.quantisers import MSE
+from dianaq.schemas.ranges import QRange
 from dianaq_quant.graph import Editor, Point, Rejection
 from dianaq_quant.graph.scales import source_quantiser
 from dianaq_quant.graph.surgery import calls, core_of, input_node, module_of

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import fx
 
-from dianaq.quantisers import QuantiserSpec
+from dianaq.schemas.quantisers import QuantiserSpec
 from dianaq_quant.graph import Editor, Point, Rejection
 from dianaq_quant.graph.surgery import calls, core_of, module_of
 from dianaq_quant.modules.fake import FakeConv2d, FakeLinear

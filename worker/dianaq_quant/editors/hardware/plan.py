@@ -16,8 +16,8 @@ import torch
 from torch import fx
 
 from dianaq.errors import QuantisationError
-from dianaq.quantisers import MSE
-from dianaq.ranges import QRange
+from dianaq.schemas.quantisers import MSE
+from dianaq.schemas.ranges import QRange
 from dianaq_quant.editors.hardware.analog_shift import choose_analog_shift
 from dianaq_quant.graph.scales import scale_readers, source_quantiser
 from dianaq_quant.graph.surgery import calls, input_node, layer_of, module_of

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dianaq.quantisers import Core
+from dianaq.schemas.quantisers import Core
 from dianaq_quant.export.check.dory_requantisation import INTEGERS, Form, requantisation
 from dianaq_quant.export.check.findings import Log
 from dianaq_quant.export.check.geometry import channels_of, pads_of, pair, size_of

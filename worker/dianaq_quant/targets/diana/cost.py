@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dianaq.quantisers import Core
+from dianaq.schemas.quantisers import Core
 
 FREQUENCY = 260e6
 """Clock of both cores, Hz."""

@@ -6,7 +6,7 @@ public DORY and HTVM front ends enforce; [assume] no public source.
 
 from __future__ import annotations
 
-from dianaq.ranges import QRange
+from dianaq.schemas.ranges import QRange
 
 INT8 = QRange(bitwidth=8, signed=True)
 """Digital weights, and activations that carry a sign [hw]."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dianaq.quantisers import Core
+from dianaq.schemas.quantisers import Core
 from dianaq_quant.targets.diana.limits import (
     ANALOG_COLUMNS,
     ANALOG_ROWS,

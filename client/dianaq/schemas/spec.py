@@ -20,13 +20,13 @@ from pydantic import (
     model_validator,
 )
 
-from dianaq.cores import CoreMapping, Target
-from dianaq.deployment import Remedies
 from dianaq.errors import InvalidSpec
-from dianaq.events import ITERATIONS, Iteration
-from dianaq.recipe import Recipe
-from dianaq.strict import StrictModel
-from dianaq.zoo import MAX_WIDTH, Architecture, shape_fault
+from dianaq.schemas.cores import CoreMapping, Target
+from dianaq.schemas.deployment import Remedies
+from dianaq.schemas.events import ITERATIONS, Iteration
+from dianaq.schemas.recipe import Recipe
+from dianaq.schemas.strict import StrictModel
+from dianaq.schemas.zoo import MAX_WIDTH, Architecture, shape_fault
 
 TaskName = Literal["classification", "reconstruction"]
 """What the network is for: it names a class, or gives its input back (an autoencoder; anomalies come back worse)."""

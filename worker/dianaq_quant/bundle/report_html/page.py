@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dianaq.report import JobReport
-from dianaq_quant.report_html import figures, tables
-from dianaq_quant.report_html.markup import Content, Markup, element, join, section
-from dianaq_quant.report_html.style import CSS
-from dianaq_quant.report_html.verdict import verdict
+from dianaq.schemas.report import JobReport
+from dianaq_quant.bundle.report_html import figures, tables
+from dianaq_quant.bundle.report_html.markup import Content, Markup, element, join, section
+from dianaq_quant.bundle.report_html.style import CSS
+from dianaq_quant.bundle.report_html.verdict import verdict
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 """Nothing is loaded and nothing runs, whatever a layer is called: the second lock after escaping."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dianaq.figures import FIGURES, figures_of, written
-from dianaq_quant.bundle_files import described
-from dianaq_quant.report import Report
-from dianaq_quant.report_html.units import si
+from dianaq.schemas.figures import FIGURES, figures_of, written
+from dianaq_quant.bundle.bundle_files import described
+from dianaq_quant.bundle.report import Report
+from dianaq_quant.bundle.report_html.units import si
 
 
 def bundle_readme(report: Report, files: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""A sweep's table as text."""
+"""What the jobs of a sweep reached, as one table, and that table as text."""
 
 from __future__ import annotations
 
@@ -6,13 +6,55 @@ import csv as csv_format
 import io
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
-from dianaq.events import Stage
-from dianaq.figures import telling
+from dianaq.errors import Problem
+from dianaq.schemas.events import Stage, State
+from dianaq.schemas.figures import telling
+from dianaq.schemas.resources import Resource
 
-if TYPE_CHECKING:
-    from dianaq.sweeps import Costs, SweepRow, SweepTable
+Point = dict[str, Any]
+"""What a grid sets in one job, by path."""
+
+
+class Costs(Resource):
+    """What the integer network of a job costs on the chip, from its report."""
+
+    latency_s: float
+    energy_j: float
+    weight_bytes: int
+    peak_activation_bytes: int
+    total_bytes: int
+
+
+class SweepRow(Resource):
+    """A job in a sweep's table."""
+
+    job: str
+    state: State
+    point: Point
+    figures: dict[Stage, dict[str, float]]
+    """By stage, as events name them: `accuracy_test`, `loss_val`. Those of `integerise` are the integer network's."""
+    costs: Costs | None = None
+    """None before the job has succeeded."""
+    error: Problem | None = None
+
+
+class SweepTable(Resource):
+    """What the jobs of a sweep reached, in the order of the grid's points."""
+
+    id: str
+    paths: list[str]
+    rows: list[SweepRow]
+
+    def markdown(self) -> str:
+        """For people: the most telling figure of every stage, and the costs."""
+        return _markdown(self)
+
+    def csv(self) -> str:
+        """For spreadsheets and programs: every figure and every cost, as numbers."""
+        return _csv(self)
+
 
 Table = tuple[list[str], list[list[str]]]
 """The header, and the rows."""
@@ -43,14 +85,14 @@ def readable(table: SweepTable) -> Table:
     return header, rows
 
 
-def markdown(table: SweepTable) -> str:
+def _markdown(table: SweepTable) -> str:
     """`readable` in Markdown."""
     header, rows = readable(table)
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
-def csv(table: SweepTable) -> str:
+def _csv(table: SweepTable) -> str:
     """Every figure (`<stage>.<figure>`), every cost, and what went wrong; empty where there is none (RFC 4180)."""
     figures = list(
         dict.fromkeys((stage, name) for row in table.rows for stage in row.figures for name in row.figures[stage])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from dianaq.figures import FIGURES, written
-from dianaq.report import Accuracy, JobReport
-from dianaq_quant.report_html.markup import Content, Markup, element
-from dianaq_quant.report_html.units import MINUS, NONE, si
+from dianaq.schemas.figures import FIGURES, written
+from dianaq.schemas.report import Accuracy, JobReport
+from dianaq_quant.bundle.report_html.markup import Content, Markup, element
+from dianaq_quant.bundle.report_html.units import MINUS, NONE, si
 
 LEADING = ("top1", "auc", "mse")
 """The figure that says most, of those that there are."""

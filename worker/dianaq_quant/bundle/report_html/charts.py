@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dianaq.report import Histogram
-from dianaq_quant.report_html.markup import Markup, element, join
-from dianaq_quant.report_html.units import MINUS, signed
+from dianaq.schemas.report import Histogram
+from dianaq_quant.bundle.report_html.markup import Markup, element, join
+from dianaq_quant.bundle.report_html.units import MINUS, signed
 
 WIDTH, HEIGHT = 420, 230
 """Of a line chart, in its own units: as wide as a phone, so that text keeps its size there."""

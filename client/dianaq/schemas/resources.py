@@ -8,24 +8,24 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from dianaq.errors import Problem
-from dianaq.events import Stage, State
-from dianaq.spec import JobSpec
+from dianaq.schemas.events import Stage, State
+from dianaq.schemas.spec import JobSpec
 
 T = TypeVar("T")
 
 
-class _Resource(BaseModel):
+class Resource(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class TensorInfo(_Resource):
+class TensorInfo(Resource):
     """A tensor of a model. `shape` leaves out the batch dimension."""
 
     name: str
     shape: tuple[int, ...]
 
 
-class ModelInfo(_Resource):
+class ModelInfo(Resource):
     """What inspection found in an ONNX file."""
 
     format: Literal["onnx"] = "onnx"
@@ -40,7 +40,7 @@ class ModelInfo(_Resource):
     """Number of values in the initialisers."""
 
 
-class WeightsInfo(_Resource):
+class WeightsInfo(Resource):
     """What inspection found in a weights file: safetensors, or a state dict as torch.save writes it."""
 
     format: Literal["safetensors", "pytorch"]
@@ -52,7 +52,7 @@ class WeightsInfo(_Resource):
     """Shape of each tensor; None for PyTorch files, where only the job reads the names."""
 
 
-class SplitInfo(_Resource):
+class SplitInfo(Resource):
     """One split of a dataset. `sample_shape` leaves out the sample dimension; labels are absent or whole."""
 
     samples: int
@@ -62,13 +62,13 @@ class SplitInfo(_Resource):
     label_max: int | None = None
 
 
-class DatasetInfo(_Resource):
+class DatasetInfo(Resource):
     """What inspection found in an npz file; `train` is always there."""
 
     splits: dict[str, SplitInfo]
 
 
-class Model(_Resource):
+class Model(Resource):
     """An uploaded network (ONNX), or the weights of a zoo network; `info.format` tells which."""
 
     id: str
@@ -81,7 +81,7 @@ class Model(_Resource):
     info: ModelInfo | WeightsInfo
 
 
-class Dataset(_Resource):
+class Dataset(Resource):
     id: str
     name: str
     sha256: str
@@ -92,7 +92,7 @@ class Dataset(_Resource):
     info: DatasetInfo
 
 
-class Job(_Resource):
+class Job(Resource):
     """A job as the service knows it.
 
     `metrics` holds the latest figures by stage, `error` why it failed, `attempt` how often it was started.
@@ -119,7 +119,7 @@ class Job(_Resource):
     """Of a job that is asked for by its id: why it is queued, where no worker is there that would take it."""
 
 
-class Artifact(_Resource):
+class Artifact(Resource):
     """A file that a succeeded job left: a member of the bundle, or `bundle.zip` itself."""
 
     path: str
@@ -127,13 +127,13 @@ class Artifact(_Resource):
     sha256: str
 
 
-class Page(_Resource, Generic[T]):
+class Page(Resource, Generic[T]):
     """A page of a listing, newest first. `next` is the cursor of the following page, if there is one."""
 
     items: list[T]
     next: str | None = None
 
 
-class Health(_Resource):
+class Health(Resource):
     status: str
     version: str

@@ -6,12 +6,12 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-from dianaq.cores import NoiseSweep
 from dianaq.errors import InvalidSpec
-from dianaq.events import EventBody, Iteration, LogBody, MetricsBody, Stage
 from dianaq.inspection import check_interface, inspect_dataset
-from dianaq.ranges import QRange
-from dianaq.recipe import Training
+from dianaq.schemas.cores import NoiseSweep
+from dianaq.schemas.events import EventBody, Iteration, LogBody, MetricsBody, Stage
+from dianaq.schemas.ranges import QRange
+from dianaq.schemas.recipe import Training
 from dianaq_quant.checkpoint import save
 from dianaq_quant.contracts import breaches, check_contracts
 from dianaq_quant.editors import canonicalise, deploy, fake_quantise, hardware, integerise
@@ -25,9 +25,9 @@ from dianaq_quant.importers import import_network, interface_of
 from dianaq_quant.interface import border_note, check_pixels, describe_interface
 from dianaq_quant.modules.adc import converters, disturb, silence
 from dianaq_quant.modules.exact import ExactAdd, ExactAnalogConv2d, ExactConv2d, ExactLinear
+from dianaq_quant.pipeline.starting import origin_of
+from dianaq_quant.pipeline.state import State
 from dianaq_quant.profile.fidelity import fidelity
-from dianaq_quant.starting import origin_of
-from dianaq_quant.state import State
 from dianaq_quant.targets.diana import TERNARY
 from dianaq_quant.training.calibrate import calibrate, correct_biases, forget, observe
 from dianaq_quant.training.calibrate_analog import calibrate_analog

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from dianaq.errors import ServiceError
-from dianaq.events import Iteration, Stage
-from dianaq.quantisers import Core
+from dianaq.schemas.events import Iteration, Stage
+from dianaq.schemas.quantisers import Core
 
 REPORT = "report.json"
 FORMAT = 1
@@ -252,7 +252,7 @@ class JobReport(_Part):
 
     format: int = Field(ge=1)
     spec: dict[str, Any]
-    """The job's specification; `dianaq schema` describes it, `dianaq.spec.parse_spec` reads it."""
+    """The job's specification; `dianaq schema` describes it, `dianaq.schemas.spec.parse_spec` reads it."""
     seed: int
     versions: dict[str, str]
     started_from: StartedFrom | None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from dianaq.figures import FIGURES, written
-from dianaq.report import JobReport, LayerReport, NoiseLevel, Spread
-from dianaq_quant.report_html.bars import Bar, bar_chart
-from dianaq_quant.report_html.charts import Line, histogram_chart, line_chart
-from dianaq_quant.report_html.markup import Content, Markup, details, element, join, table
-from dianaq_quant.report_html.tables import layer_name
-from dianaq_quant.report_html.units import NONE, interval, si
+from dianaq.schemas.figures import FIGURES, written
+from dianaq.schemas.report import JobReport, LayerReport, NoiseLevel, Spread
+from dianaq_quant.bundle.report_html.bars import Bar, bar_chart
+from dianaq_quant.bundle.report_html.charts import Line, histogram_chart, line_chart
+from dianaq_quant.bundle.report_html.markup import Content, Markup, details, element, join, table
+from dianaq_quant.bundle.report_html.tables import layer_name
+from dianaq_quant.bundle.report_html.units import NONE, interval, si
 
 FULL_DB = 50.0
 """Signal to quantisation noise of a sine that fills 8 bits: 6.02 * 8 + 1.76."""

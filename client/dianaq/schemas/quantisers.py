@@ -8,8 +8,8 @@ from pydantic import AfterValidator, Field, GetJsonSchemaHandler, model_validato
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from dianaq.ranges import QRange
-from dianaq.strict import StrictModel
+from dianaq.schemas.ranges import QRange
+from dianaq.schemas.strict import StrictModel
 
 Core = Literal["digital", "analog"]
 """Where a linear layer runs."""

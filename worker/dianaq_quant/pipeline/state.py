@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from torch import fx, nn
 
-from dianaq.events import EventBody, LogBody, MetricsBody, Stage
-from dianaq.spec import JobSpec
+from dianaq.schemas.events import EventBody, LogBody, MetricsBody, Stage
+from dianaq.schemas.spec import JobSpec
+from dianaq_quant.bundle.report import Report
 from dianaq_quant.checkpoint import Checkpoint
 from dianaq_quant.editors import deploy
 from dianaq_quant.export.dory import DoryModel
@@ -19,7 +20,6 @@ from dianaq_quant.export.htvm import HtvmModel
 from dianaq_quant.export.layers import IntegerNetwork
 from dianaq_quant.graph import Editor, run_editors
 from dianaq_quant.modules.exact import Requantisation
-from dianaq_quant.report import Report
 from dianaq_quant.training.data import Data
 from dianaq_quant.training.device import placed
 from dianaq_quant.training.evaluate import evaluate

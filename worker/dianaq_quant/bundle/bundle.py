@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dianaq.errors import InvalidSpec
-from dianaq.spec import JobSpec
+from dianaq.schemas.spec import JobSpec
 
 MANIFEST = "manifest.json"
 ARCHIVE = "bundle.zip"

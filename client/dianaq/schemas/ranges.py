@@ -8,7 +8,7 @@ from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from dianaq.strict import StrictModel
+from dianaq.schemas.strict import StrictModel
 
 _WORDS: dict[str, dict[str, int]] = {
     "binary": {"n_levels": 2, "offset": -1, "step": 2},

@@ -14,10 +14,10 @@ import onnxruntime
 import torch
 
 from dianaq import __version__
-from dianaq.events import MetricsBody, Stage
-from dianaq.ranges import QRange
-from dianaq.report import FORMAT, JobReport
-from dianaq.spec import JobSpec
+from dianaq.schemas.events import MetricsBody, Stage
+from dianaq.schemas.ranges import QRange
+from dianaq.schemas.report import FORMAT, JobReport
+from dianaq.schemas.spec import JobSpec
 from dianaq_quant.export.check import Checked
 from dianaq_quant.export.layers import IntegerNetwork, Layer
 from dianaq_quant.graph import Edit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dianaq_quant.report_html.markup import Content, Markup, element
+from dianaq_quant.bundle.report_html.markup import Content, Markup, element
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from dianaq.figures import FIGURES, figures_of, written
-from dianaq.report import JobReport, LayerReport, Placement
-from dianaq_quant.bundle_files import purpose
-from dianaq_quant.report_html.markup import Content, Markup, details, element, join, table
-from dianaq_quant.report_html.units import ARROW, NONE, dimensions, interval, plural, power_of_two, si
-from dianaq_quant.report_html.verdict import change, leading
+from dianaq.schemas.figures import FIGURES, figures_of, written
+from dianaq.schemas.report import JobReport, LayerReport, Placement
+from dianaq_quant.bundle.bundle_files import purpose
+from dianaq_quant.bundle.report_html.markup import Content, Markup, details, element, join, table
+from dianaq_quant.bundle.report_html.units import ARROW, NONE, dimensions, interval, plural, power_of_two, si
+from dianaq_quant.bundle.report_html.verdict import change, leading
 
 
 def accuracy_table(report: JobReport) -> Markup:

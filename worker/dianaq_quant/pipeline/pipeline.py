@@ -12,18 +12,18 @@ import torch
 from torch import fx, nn
 
 from dianaq.errors import InvalidSpec, JobCancelled
-from dianaq.events import EventBody, Stage, StageBody
 from dianaq.inspection import inspect_dataset
-from dianaq.spec import JobSpec
-from dianaq_quant.bundle import new_bundle, sha256
+from dianaq.schemas.events import EventBody, Stage, StageBody
+from dianaq.schemas.spec import JobSpec
+from dianaq_quant.bundle.bundle import new_bundle, sha256
+from dianaq_quant.bundle.readme import bundle_readme
+from dianaq_quant.bundle.report import Report
+from dianaq_quant.bundle.report_html import report_page
 from dianaq_quant.checkpoint import load
 from dianaq_quant.graph import Editor, run_editors
-from dianaq_quant.readme import bundle_readme
-from dianaq_quant.report import Report
-from dianaq_quant.report_html import report_page
-from dianaq_quant.stages import STAGES, assign
-from dianaq_quant.starting import check_start, identity
-from dianaq_quant.state import State
+from dianaq_quant.pipeline.stages import STAGES, assign
+from dianaq_quant.pipeline.starting import check_start, identity
+from dianaq_quant.pipeline.state import State
 from dianaq_quant.training.device import choose_device, describe
 from dianaq_quant.training.snapshots import Snapshots
 

@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 
-from dianaq.cores import CoreMapping
 from dianaq.errors import InvalidSpec
 from dianaq.inspection import check_interface
-from dianaq.quantisers import Quantisers
-from dianaq.resources import DatasetInfo
-from dianaq.spec import JobSpec
-from dianaq_quant.bundle import sha256
+from dianaq.schemas.cores import CoreMapping
+from dianaq.schemas.quantisers import Quantisers
+from dianaq.schemas.resources import DatasetInfo
+from dianaq.schemas.spec import JobSpec
+from dianaq_quant.bundle.bundle import sha256
+from dianaq_quant.bundle.report import versions
 from dianaq_quant.checkpoint import Checkpoint, Origin
 from dianaq_quant.importers import graph_interface
 from dianaq_quant.kernels.build import library
-from dianaq_quant.report import versions
 
 
 def origin_of(

@@ -9,7 +9,7 @@ from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from dianaq.strict import StrictModel
+from dianaq.schemas.strict import StrictModel
 
 OF_MAPS = ("flip", "crop", "rotation", "cutout", "time_shift")
 """Augmentations that move or hide parts of a map; `mixup` and `noise` take inputs of any shape."""

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from dianaq.quantisers import Core
-from dianaq.ranges import QRange
-from dianaq.strict import StrictModel
+from dianaq.schemas.quantisers import Core
+from dianaq.schemas.ranges import QRange
+from dianaq.schemas.strict import StrictModel
 
 
 class CoreMapping(StrictModel):

@@ -4,6 +4,6 @@
 and `figures` are its sections; `page` puts them together. From outside: `report_page`.
 """
 
-from dianaq_quant.report_html.page import report_page
+from dianaq_quant.bundle.report_html.page import report_page
 
 __all__ = ["report_page"]

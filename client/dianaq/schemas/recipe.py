@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dianaq.augmentation import Augmentation
-from dianaq.cores import AnalogWeights, Noise, NoiseSweep
-from dianaq.events import ITERATIONS, Iteration
-from dianaq.quantisers import Quantisers
-from dianaq.strict import StrictModel
+from dianaq.schemas.augmentation import Augmentation
+from dianaq.schemas.cores import AnalogWeights, Noise, NoiseSweep
+from dianaq.schemas.events import ITERATIONS, Iteration
+from dianaq.schemas.quantisers import Quantisers
+from dianaq.schemas.strict import StrictModel
 
 Preset = Literal["ptq", "ptq-tuned", "qat-fast", "qat", "qat-best"]
 Oscillations = Literal["none", "damp", "freeze"]

@@ -8,16 +8,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
-from dianaq import sweep_table
-from dianaq.errors import InvalidSpec, Problem
-from dianaq.events import TERMINAL_STATES, Stage, State
-from dianaq.spec import JobSpec, invalid_spec, parse_spec
-from dianaq.strict import StrictModel
-
-Point = dict[str, Any]
-"""What a grid sets in one job, by path."""
+from dianaq.errors import InvalidSpec
+from dianaq.schemas.events import TERMINAL_STATES, State
+from dianaq.schemas.resources import Resource
+from dianaq.schemas.spec import JobSpec, invalid_spec, parse_spec
+from dianaq.schemas.strict import StrictModel
+from dianaq.schemas.sweep_table import Point
 
 MAX_JOBS = 256
 """Of a sweep. They are checked and stored in one transaction, which takes a few milliseconds for each and holds other
@@ -140,11 +138,7 @@ def _with(data: Mapping[str, Any], path: str, value: Any) -> Mapping[str, Any]:
     return changed
 
 
-class _Resource(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class Sweep(_Resource):
+class Sweep(Resource):
     """A sweep as the service knows it. `states` counts its jobs."""
 
     id: str
@@ -158,7 +152,7 @@ class Sweep(_Resource):
         return TERMINAL_STATES.issuperset(self.states)
 
 
-class SweepJob(_Resource):
+class SweepJob(Resource):
     """A job of a sweep; the whole of it is at `/v1/jobs/{id}`."""
 
     id: str
@@ -170,42 +164,3 @@ class SweepWithJobs(Sweep):
     """A sweep and its jobs, in the order of the grid's points."""
 
     jobs: list[SweepJob]
-
-
-class Costs(_Resource):
-    """What the integer network of a job costs on the chip, from its report."""
-
-    latency_s: float
-    energy_j: float
-    weight_bytes: int
-    peak_activation_bytes: int
-    total_bytes: int
-
-
-class SweepRow(_Resource):
-    """A job in a sweep's table."""
-
-    job: str
-    state: State
-    point: Point
-    figures: dict[Stage, dict[str, float]]
-    """By stage, as events name them: `accuracy_test`, `loss_val`. Those of `integerise` are the integer network's."""
-    costs: Costs | None = None
-    """None before the job has succeeded."""
-    error: Problem | None = None
-
-
-class SweepTable(_Resource):
-    """What the jobs of a sweep reached, in the order of the grid's points."""
-
-    id: str
-    paths: list[str]
-    rows: list[SweepRow]
-
-    def markdown(self) -> str:
-        """For people: the most telling figure of every stage, and the costs."""
-        return sweep_table.markdown(self)
-
-    def csv(self) -> str:
-        """For spreadsheets and programs: every figure and every cost, as numbers."""
-        return sweep_table.csv(self)

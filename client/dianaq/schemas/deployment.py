@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dianaq.strict import StrictModel
+from dianaq.schemas.strict import StrictModel
 
 
 class Remedies(StrictModel):
