@@ -147,7 +147,7 @@ BAD_MODELS = {
         _spoil(lambda m: m.graph.input.append(helper.make_tensor_value_info("z", 1, None))),
         ["exactly one input", "'x'", "'z'"],
     ),
-    "old opset": (classifier(opset=8), ["opset 8", "9 to"]),
+    "old opset": (classifier(opset=6), ["opset 6", "7 to"]),
     "new opset": (classifier(opset=1000), ["opset 1000"]),
     "no nodes": (_spoil(lambda m: m.graph.ClearField("node")), ["no nodes"]),
     "from nowhere": (

@@ -13,11 +13,12 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from dianaq.errors import InvalidModel
 from dianaq.inspection.constants import check_constants, constants_of
 from dianaq.inspection.formats import file_format
-from dianaq.inspection.network import Network, nodes_of
+from dianaq.inspection.network import Network, check_operators, nodes_of
 from dianaq.inspection.node_rules import check_node
-from dianaq.inspection.operators import LINEAR_OPERATORS, OLDEST_OPSET
-from dianaq.inspection.shapes import MAX_TENSOR_VALUES, infer_shapes
-from dianaq.inspection.structure import check_wiring, graph_ends
+from dianaq.inspection.operators import LINEAR_OPERATORS
+from dianaq.inspection.shapes import infer_shapes
+from dianaq.inspection.simplify import opset_of, simplified
+from dianaq.inspection.structure import graph_ends
 from dianaq.schemas.resources import ModelInfo, TensorInfo
 
 
@@ -31,8 +32,9 @@ def inspect_model(path: str | os.PathLike[str]) -> ModelInfo:
         InvalidModel: names the tensor, node or property at fault and what would be accepted.
         UnsupportedOperator: names the node, its operator and what is supported.
     """
-    model = parse_model(path)
+    model = simplified(parse_model(path))
     network = _network(model)
+    _check_standard(model)
     shapes = infer_shapes(model, network)
     for node in network.nodes:
         check_node(node, network, shapes)
@@ -70,28 +72,17 @@ def parse_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
 
 
 def _network(model: onnx.ModelProto) -> Network:
-    opset = _opset(model)
-    nodes = nodes_of(model.graph)
-    constants = constants_of(model.graph, nodes)
-    source, sink = graph_ends(model.graph)
-    check_wiring(nodes, constants, source.name, sink.name)
+    graph = model.graph
+    nodes = nodes_of(graph)
+    check_operators(nodes)
+    constants = constants_of(graph, nodes)
     check_constants(nodes, constants)
-    if math.prod(d.dim_value for d in source.type.tensor_type.shape.dim[1:]) > MAX_TENSOR_VALUES:
-        raise InvalidModel(f"input {source.name!r} has more than {MAX_TENSOR_VALUES:,} values", param=source.name)
-    del model.graph.value_info[:]  # only hints, which shape inference replaces
-    sink.type.tensor_type.shape.SetInParent()  # so is the output's shape, which the standard wants to be there
+    source, sink = graph_ends(graph)
+    return Network(opset_of(model), nodes, constants, source, sink)
+
+
+def _check_standard(model: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise InvalidModel(f"the model breaks the ONNX standard: {' '.join(str(error).split())[:400]}") from None
-    return Network(opset, nodes, constants, source, sink)
-
-
-def _opset(model: onnx.ModelProto) -> int:
-    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
-    newest = int(onnx.defs.onnx_opset_version())
-    if not versions:
-        raise InvalidModel("the model imports no version of the default ONNX domain")
-    if not OLDEST_OPSET <= versions[0] <= newest:
-        raise InvalidModel(f"the model uses opset {versions[0]}; supported are {OLDEST_OPSET} to {newest}")
-    return int(versions[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,10 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Node:
-    """One node: its unique name, its operator, the names of its tensors, its attributes as Python values."""
+    """One node: its unique name, its operator, the names of its tensors, its attributes as Python values.
+
+    The operator is that of the default ONNX domain, or has its domain in front: `com.microsoft.Gelu`.
+    """
 
     name: str
     operator: str
@@ -81,25 +84,36 @@ def values(tensor: onnx.TensorProto) -> NDArray[Any]:
 
 
 def nodes_of(graph: onnx.GraphProto) -> tuple[Node, ...]:
-    """The nodes of a graph, in its order.
+    """The nodes of a graph, in its order."""
+    return tuple(
+        Node(
+            name,
+            node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}",
+            tuple(node.input),
+            tuple(node.output),
+            {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute},
+        )
+        for name, node in zip(node_names(graph), graph.node, strict=True)
+    )
+
+
+def check_operators(nodes: Iterable[Node]) -> None:
+    """Refuse a graph of operators that have no counterpart on the chip.
 
     Raises:
         UnsupportedOperator: names the first node whose operator or domain is not supported.
     """
-    found = []
-    for name, node in zip(node_names(graph), graph.node, strict=True):
-        if node.domain not in ("", "ai.onnx"):
+    for node in nodes:
+        domain, _, operator = node.operator.rpartition(".")
+        if domain:
             raise UnsupportedOperator(
-                f"node {name!r}: operator {node.op_type} comes from the domain {node.domain!r}; "
+                f"node {node.name!r}: operator {operator} comes from the domain {domain!r}; "
                 "only operators of the default ONNX domain are supported",
-                param=name,
+                param=node.name,
             )
-        if node.op_type not in SUPPORTED_OPERATORS:
+        if operator not in SUPPORTED_OPERATORS:
             raise UnsupportedOperator(
-                f"node {name!r}: operator {node.op_type} is not supported; "
+                f"node {node.name!r}: operator {operator} is not supported; "
                 f"supported are {', '.join(SUPPORTED_OPERATORS)}",
-                param=name,
+                param=node.name,
             )
-        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        found.append(Node(name, node.op_type, tuple(node.input), tuple(node.output), attributes))
-    return tuple(found)

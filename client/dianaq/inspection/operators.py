@@ -46,5 +46,5 @@ INTEGER_INPUTS: Mapping[str, frozenset[int]] = MappingProxyType(
 )
 """Inputs that hold shapes, axes or modes; every other input of every operator is a float32 tensor."""
 
-OLDEST_OPSET = 9
-"""Before opset 9, BatchNormalization has other attributes, and no exporter in use writes those models."""
+OLDEST_OPSET = 7
+"""Before opset 7, elementwise operators broadcast by an attribute, and no exporter in use writes those models."""

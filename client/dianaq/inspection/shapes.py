@@ -14,10 +14,6 @@ MAX_TENSOR_VALUES = 2**22
 """Per sample. Five times the largest activation of MobileNetV1 at 224 x 224 (112 * 112 * 64 values), which is
 itself more than the chip's memory holds; a batch of 128 such tensors takes 2 GiB."""
 
-DYNAMIC_BATCH = 2
-"""Stands for a dynamic batch while shapes are inferred. Not 1: operators that mix the samples of a batch would
-then look like ones that do not."""
-
 
 def infer_shapes(model: onnx.ModelProto, network: Network) -> dict[str, Shape]:
     """The shape of every tensor that has one, the batch included. The declared output shape is not trusted.
@@ -28,10 +24,6 @@ def infer_shapes(model: onnx.ModelProto, network: Network) -> dict[str, Shape]:
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     probe.graph.output[0].type.tensor_type.ClearField("shape")
-    for value in probe.graph.input:
-        if value.name == network.input.name:
-            batch = value.type.tensor_type.shape.dim[0]
-            batch.dim_value = batch.dim_value or DYNAMIC_BATCH
     try:
         inferred = onnx.shape_inference.infer_shapes(probe, strict_mode=True)
     except (onnx.shape_inference.InferenceError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -58,9 +59,15 @@ def core_of(node: fx.Node) -> Core:
     return core
 
 
+UNUSABLE = frozenset({*keyword.kwlist, "self", *dir(fx.GraphModule(nn.Module(), fx.Graph()))})
+"""What no submodule may be called: its call would be no Python, or would hide something of the graph module."""
+
+
 def identifier(name: str) -> str:
     """A layer's name as a submodule's (`/net/net.0/Conv` gives `net_net_0_Conv`); a dot would nest modules."""
     cleaned = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "node"
+    if cleaned in UNUSABLE:
+        return f"{cleaned}_layer"
     return f"n{cleaned}" if cleaned[0].isdigit() else cleaned
 
 

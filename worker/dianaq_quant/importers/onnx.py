@@ -8,7 +8,8 @@ import onnx
 import torch
 from torch import fx
 
-from dianaq.inspection import node_names
+from dianaq.inspection.model import parse_model
+from dianaq.inspection.simplify import simplified
 from dianaq_quant.importers.network import Network
 from dianaq_quant.importers.operators import HANDLERS
 from dianaq_quant.importers.step import Importer, Step, Value
@@ -21,15 +22,14 @@ def import_onnx(path: Path) -> Network:
         UnsupportedOperator: names the node and the operator, or the attribute that is not supported.
         InvalidModel: the graph does not fit together.
     """
-    model = onnx.load(str(path), load_external_data=False)
+    model = simplified(parse_model(path))
     importer = Importer(model)
-    constants = set(importer.constants)
-    source = next(i for i in model.graph.input if i.name not in constants)
-    shape = tuple(d.dim_value for d in source.type.tensor_type.shape.dim)[1:]
-    importer.values[source.name] = Value(importer.graph.placeholder("input"), torch.zeros(1, *shape))
-    for node, name in zip(model.graph.node, node_names(model.graph), strict=True):
+    (source,) = model.graph.input
+    batch, *shape = (d.dim_value for d in source.type.tensor_type.shape.dim)
+    importer.values[source.name] = Value(importer.graph.placeholder("input"), torch.zeros(batch, *shape))
+    for node in model.graph.node:
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        step = Step(node, name, attributes)
+        step = Step(node, node.name, attributes)
         handler = HANDLERS.get(node.op_type)
         if handler is None:
             raise step.refuse(f"not supported; supported are {', '.join(sorted(HANDLERS))}")
@@ -40,4 +40,4 @@ def import_onnx(path: Path) -> Network:
     network.graph.eliminate_dead_code()
     network.delete_all_unused_submodules()
     network.recompile()
-    return Network(network, source.name, shape, sink, importer.notes)
+    return Network(network, source.name, tuple(shape), sink, importer.notes)

@@ -18,7 +18,7 @@ from dianaq_quant.importers.network import free_name_of
 
 @dataclass
 class Value:
-    """A tensor of the graph being imported: the fx node that makes it, and an example of it (batch of 1)."""
+    """A tensor of the graph being imported: the fx node that makes it, and an example of it (of the file's batch)."""
 
     node: fx.Node
     example: Tensor
@@ -75,7 +75,7 @@ class Importer:
         except RuntimeError as error:
             raise InvalidModel(
                 f"{step.describe()} does not fit its input of shape "
-                f"{tuple(values[0].example.shape)}: {str(error).splitlines()[0]}",
+                f"{tuple(values[0].example.shape[1:])} per sample: {str(error).splitlines()[0]}",
                 param=step.name,
             ) from None
         if example.numel() == 0:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+import keyword
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -66,8 +68,8 @@ def import_module(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
             f"torch.fx cannot trace {type(module).__name__}: {str(error).splitlines()[0] if str(error) else error!r}; "
             "a forward whose Python control flow does not depend on the tensors' values or shapes can be traced"
         ) from error
-    network = fx.GraphModule(whole, graph)
-    _name_layers(network, type(module).__name__)
+    _name_layers(graph, type(module).__name__)
+    network = fx.GraphModule(_renamed(whole, graph), graph)
     record(network, input_shape)
     probe = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -134,14 +136,31 @@ def _check_parameters(module: nn.Module) -> None:
             raise InvalidModel(f"{name} is {tensor.dtype}; torch.float32 is accepted (module.float())", param=name)
 
 
-def _name_layers(network: fx.GraphModule, whole: str) -> None:
+def _renamed(whole: nn.Module, graph: fx.Graph) -> dict[str, Any]:
+    """What the nodes of a graph call and read, by their targets, which are changed where they would be no Python.
+
+    `nn.Sequential(OrderedDict(class=...))` has a submodule that no code can name.
+    """
+    found: dict[str, Any] = {}
+    for node in graph.nodes:
+        if node.op in ("call_module", "get_attr"):
+            *path, last = parts = str(node.target).split(".")
+            owner = whole.get_submodule(".".join(path))
+            node.target = ".".join(f"{part}_" * keyword.iskeyword(part) or part for part in parts)
+            while node.target in found and found[node.target] is not getattr(owner, last):
+                node.target += "_"
+            found[node.target] = getattr(owner, last)
+    return found
+
+
+def _name_layers(graph: fx.Graph, whole: str) -> None:
     """Give every node the name of what it computes: the dotted name of its module, or fx's name of a function.
 
     Names are unique: the second call of `act` is `act_1`.
     """
     taken: set[str] = set()
-    own = {_dotted(n, whole) for n in network.graph.nodes if n.op == "call_module"}
-    for node in network.graph.nodes:
+    own = {_dotted(n, whole) for n in graph.nodes if n.op == "call_module"}
+    for node in graph.nodes:
         called = node.op == "call_module"
         wanted = _dotted(node, whole) if called else node.name
         name, count = wanted, 0
