@@ -89,7 +89,7 @@ def test_postgresql_takes_the_place_of_sqlite_wherever_there_is_a_database() -> 
     assert [mount.split(":")[0] for mount in server["volumes"]] == list(POSTGRES["volumes"])
 
 
-@pytest.mark.parametrize("name", ["client", "service", "worker", "pyproject.toml", "README.md"])
+@pytest.mark.parametrize("name", ["client", "service", "worker", "pyproject.toml", "README.md", "LICENSE"])
 def test_what_is_copied_exists_and_is_not_ignored(name: str) -> None:
     assert (ROOT / name).exists()
     assert f"!{name}" in (ROOT / ".dockerignore").read_text().splitlines()
