@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 from dianaq.schemas.events import Event, LogBody, MetricsBody, ProgressBody, StageBody, StateBody
+from dianaq.schemas.figures import SHARES, parted
 
 _NAMES = {
     "accuracy_val": "val",
@@ -15,6 +16,10 @@ _NAMES = {
     "auc_test": "test AUC",
     "mse_val": "val MSE",
     "mse_test": "test MSE",
+    "agreement_val": "val agreement",
+    "agreement_test": "test agreement",
+    "sqnr_db_val": "val SQNR (dB)",
+    "sqnr_db_test": "test SQNR (dB)",
     "loss": "loss",
 }
 """Figures that are shown, and how; the report has all of them."""
@@ -44,7 +49,7 @@ def figures(values: dict[str, float]) -> str:
     shown = []
     for key, name in _NAMES.items():
         if key in values:
-            figure = f"{values[key]:7.2%}" if key.startswith("accuracy") else f"{values[key]:#.4g}"
+            figure = f"{values[key]:7.2%}" if parted(key)[0] in SHARES else f"{values[key]:#.4g}"
             shown.append(f"{name} {figure}")
     return "   ".join(shown)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from dianaq.errors import InvalidDataset
 from dianaq.inspection import inspect_dataset
 from dianaq.inspection.npz_values import CHUNK_BYTES
+from dianaq.schemas.resources import SplitInfo
 
 IMAGES = np.arange(6 * 8 * 8 * 3, dtype=np.uint8).reshape(6, 8, 8, 3)
 FLOATS = np.linspace(-1, 1, 6 * 4, dtype=np.float32).reshape(6, 4)
@@ -63,6 +65,45 @@ def test_takes_unlabelled_samples_of_many_shapes(tmp_path: Path, x: np.ndarray) 
     assert train.label_max is None
 
 
+@pytest.mark.parametrize(
+    ("y", "kind", "bounds"),
+    [
+        (LABELS - 1, "integers", (-1, 2)),
+        (LABELS.reshape(6, 1), "integers", (None, None)),
+        (LABELS.astype("f4"), "whole", (None, None)),
+        (LABELS.astype(">f8") / 4, "numbers", (None, None)),
+        (np.eye(6), "one_hot", (None, None)),
+        (np.asfortranarray(np.eye(6)[[0, 0, 1, 5, 2, 2]]), "one_hot", (None, None)),
+        (np.eye(6, dtype=int)[::-1], "one_hot", (None, None)),
+        (np.eye(6)[[0, 1, 2, 3, 4, 4]] * [[1], [1], [1], [1], [1], [0]], "whole", (None, None)),
+        (np.ones((6, 2)), "whole", (None, None)),
+        (np.linspace(0, 1, 48).reshape(6, 2, 2, 2), "numbers", (None, None)),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_takes_labels_of_every_task(tmp_path: Path, y: np.ndarray, kind: str, bounds: tuple[Any, Any]) -> None:
+    train = inspect_dataset(write(tmp_path, x_train=FLOATS, y_train=y)).splits["train"]
+    assert (train.label_kind, (train.label_min, train.label_max)) == (kind, bounds)
+    assert (train.label_shape, train.label_dtype, train.labelled) == (y.shape[1:], y.dtype.name, True)
+
+
+def test_one_hot_rows_are_seen_across_chunks(tmp_path: Path) -> None:
+    count = CHUNK_BYTES // 8
+    x, y = np.zeros((count, 1), np.float32), np.eye(3)[np.arange(count) % 3]
+    assert inspect_dataset(write(tmp_path, x_train=x, y_train=y)).splits["train"].label_kind == "one_hot"
+    y[-1, 0] = 1
+    y[-1, 1:] = 1
+    assert inspect_dataset(write(tmp_path, x_train=x, y_train=y)).splits["train"].label_kind == "whole"
+
+
+def test_splits_that_were_inspected_before_labels_had_shapes() -> None:
+    stored = {"samples": 5, "sample_shape": [4], "dtype": "float32", "label_min": 0, "label_max": 3}
+    split = SplitInfo.model_validate_json(json.dumps(stored))
+    assert (split.label_kind, split.label_shape, split.labelled) == ("integers", (), True)
+    split = SplitInfo.model_validate_json(json.dumps({**stored, "label_min": None, "label_max": None}))
+    assert (split.label_kind, split.labelled) == (None, False)
+
+
 @pytest.mark.parametrize("stored", [True, False])
 def test_takes_real_data(shared_data: Path, tmp_path: Path, stored: bool) -> None:
     with np.load(shared_data / "cifar10_test_2k.npz") as archive:
@@ -93,9 +134,16 @@ BAD_ARRAYS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no samples": ({"x_train": IMAGES[:0]}, ["x_train is empty", "(0, 8, 8, 3)"]),
     "lengths": ({"x_train": FLOATS, "y_train": LABELS[:5]}, ["y_train", "5 labels", "6 samples"]),
     "labels alone": ({"x_train": FLOATS, "y_val": LABELS}, ["y_val", "no samples x_val"]),
-    "float labels": ({"x_train": FLOATS, "y_train": LABELS * 1.0}, ["y_train", "float64", "integers"]),
-    "one-hot labels": ({"x_train": FLOATS, "y_train": np.eye(6, dtype=int)}, ["y_train", "(6, 6)"]),
-    "negative label": ({"x_train": FLOATS, "y_train": LABELS - 1}, ["y_train", "-1", "[0]"]),
+    "label for a folder": ({"x_train": FLOATS, "y_train": LABELS[:1]}, ["1 label for 6 samples", "x_train[None]"]),
+    "one label": ({"x_train": FLOATS[:1], "y_train": LABELS[0]}, ["y_train is a single label", "y_train.reshape(1)"]),
+    "no numbers": ({"x_train": FLOATS, "y_train": np.zeros((6, 0))}, ["y_train is empty", "(6, 0)"]),
+    "half labels": ({"x_train": FLOATS, "y_train": LABELS.astype("f2")}, ["float16", "y_train.astype('float32')"]),
+    "bool labels": ({"x_train": FLOATS, "y_train": LABELS > 1}, ["y_train", "bool", "y_train.astype('int64')"]),
+    "NaN label": ({"x_train": FLOATS, "y_train": _with(FLOATS, (4, 2), np.nan)}, ["y_train", "nan", "[4, 2]"]),
+    "label beyond float32": (
+        {"x_train": FLOATS, "y_train": _with(FLOATS.astype(float), (2, 1), 1e39)},
+        ["y_train", "1e+39", "[2, 1]", "float32"],
+    ),
     "other shape": ({"x_train": FLOATS, "x_val": FLOATS[:, :3]}, ["x_val", "(3,)", "(4,)"]),
     "other type": ({"x_train": FLOATS, "x_test": FLOATS.astype(np.uint8)}, ["x_test", "uint8", "float32"]),
     "NaN": ({"x_train": FLOATS, "x_val": _with(FLOATS, (4, 2), np.nan)}, ["x_val", "nan", "[4, 2]"]),

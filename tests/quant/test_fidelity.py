@@ -19,8 +19,9 @@ from dianaq_quant.graph import run_editors
 from dianaq_quant.modules.exact import ExactInput, ExactLinear
 from dianaq_quant.modules.fake import FakeConv2d
 from dianaq_quant.modules.quantiser import FakeQuantiser
-from dianaq_quant.profile.fidelity import CEILING_DB, FOLDED, SAMPLES, UNROUNDED, fidelity
+from dianaq_quant.profile.fidelity import FOLDED, SAMPLES, UNROUNDED, fidelity
 from dianaq_quant.training.data import Split
+from dianaq_quant.training.decibels import CEILING_DB
 
 from .builder import ModelBuilder
 from .stages import DIGITAL, UNCHANGED, folded_network

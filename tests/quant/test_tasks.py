@@ -22,7 +22,8 @@ from dianaq_quant.training.evaluate import evaluate
 from dianaq_quant.training.load import load_data
 from dianaq_quant.training.loop import train
 from dianaq_quant.training.objective import Objective
-from dianaq_quant.training.tasks import CLASSIFICATION, TASKS, Task, area_under_curve
+from dianaq_quant.training.task import Task
+from dianaq_quant.training.tasks import CLASSIFICATION, TASKS, area_under_curve
 
 from .stages import UNCHANGED
 
@@ -118,7 +119,8 @@ def test_divergences() -> None:
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: type(task).__name__)
 def test_evaluation_leaves_the_mode_as_it_was(task: Task) -> None:
     network = linear(torch.eye(2)).train()
-    evaluate(network, Split(X, torch.tensor([0, 1, 0, 1])), UNCHANGED, task)
+    labels = X if task.label_type is np.float32 else torch.tensor([0, 1, 0, 1])
+    evaluate(network, Split(X, labels), UNCHANGED, task)
     assert network.training
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from dianaq.errors import InvalidDataset
 from dianaq.inspection.npz import MAX_BYTES, Array, read_headers
-from dianaq.inspection.npz_values import label_range, refuse_nonfinite
+from dianaq.inspection.npz_labels import Labels, check_labels, read_labels
+from dianaq.inspection.npz_values import refuse_nonfinite
 from dianaq.schemas.resources import DatasetInfo, SplitInfo
 
 SPLITS = ("train", "val", "test")
@@ -24,7 +25,8 @@ def inspect_dataset(path: str | os.PathLike[str]) -> DatasetInfo:
     """What an npz file holds, once everything about it that does not need a model was checked.
 
     Accepted are `x_train` and optionally `y_train`, `x_val`, `y_val`, `x_test`, `y_test`: samples as uint8 images
-    (NHWC, NCHW, or NHW with one channel) or float32 of any shape, labels as integers of shape (N,).
+    (NHWC, NCHW, or NHW with one channel) or float32 of any shape, labels as integers, float32 or float64 of any shape
+    (N, ...): which of these a job takes follows from its task (`check_fit`).
 
     Raises:
         InvalidDataset: names the array, the offending type, shape or position, and what would be accepted.
@@ -38,12 +40,12 @@ def inspect_dataset(path: str | os.PathLike[str]) -> DatasetInfo:
         with zipfile.ZipFile(path) as archive:
             arrays = read_headers(archive, accepted=KEYS)
             _check_arrays(arrays)
-            labels = {}
+            labels: dict[str, Labels] = {}
             for name, array in arrays.items():
                 if name.startswith("x_"):
                     refuse_nonfinite(archive, array)
                 else:
-                    labels[name] = label_range(archive, array)
+                    labels[name] = read_labels(archive, array)
     except OSError as error:
         raise InvalidDataset(f"the dataset file cannot be read: {error.strerror or error}") from None
     except _BROKEN_ZIP as error:
@@ -51,14 +53,17 @@ def inspect_dataset(path: str | os.PathLike[str]) -> DatasetInfo:
     splits = {}
     for split in SPLITS:
         if f"x_{split}" in arrays:
-            x = arrays[f"x_{split}"]
-            low, high = labels.get(f"y_{split}", (None, None))
+            x, y = arrays[f"x_{split}"], arrays.get(f"y_{split}")
+            found = labels.get(f"y_{split}")
             splits[split] = SplitInfo(
                 samples=x.shape[0],
                 sample_shape=x.shape[1:],
                 dtype=x.dtype.name,
-                label_min=low,
-                label_max=high,
+                label_min=None if found is None else found.low,
+                label_max=None if found is None else found.high,
+                label_dtype=None if y is None else y.dtype.name,
+                label_shape=None if y is None else y.shape[1:],
+                label_kind=None if found is None else found.kind,
             )
     return DatasetInfo(splits=splits)
 
@@ -67,7 +72,7 @@ def _check_arrays(arrays: Mapping[str, Array]) -> None:
     if "x_train" not in arrays:
         raise InvalidDataset(f"the array x_train is missing; found {', '.join(arrays) or 'no array'}", param="x_train")
     for name, array in arrays.items():
-        _check_samples(array) if name.startswith("x_") else _check_labels(array, arrays)
+        _check_samples(array) if name.startswith("x_") else check_labels(array, arrays)
     train = arrays["x_train"]
     for split in SPLITS[1:]:
         other = arrays.get(f"x_{split}", train)
@@ -97,22 +102,3 @@ def _check_samples(array: Array) -> None:
         )
     if 0 in shape:
         raise InvalidDataset(f"{name} is empty: its shape is {shape}", param=name)
-
-
-def _check_labels(array: Array, arrays: Mapping[str, Array]) -> None:
-    name = array.name
-    samples = arrays.get(f"x_{name[2:]}")
-    if samples is None:
-        raise InvalidDataset(f"{name} has no samples x_{name[2:]} beside it", param=name)
-    if array.dtype.kind not in "iu":
-        raise InvalidDataset(
-            f"{name} is {array.dtype}; labels must be integers: convert with {name}.astype('int64')", param=name
-        )
-    if len(array.shape) != 1:
-        raise InvalidDataset(
-            f"{name} has the shape {array.shape}; labels must be class numbers of shape (samples,)", param=name
-        )
-    if array.shape[0] != samples.shape[0]:
-        raise InvalidDataset(
-            f"{name} has {array.shape[0]:,} labels for {samples.shape[0]:,} samples in {samples.name}", param=name
-        )

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from dianaq.errors import InvalidDataset, InvalidModel, InvalidSpec
+from dianaq.inspection.fit_labels import check_class_numbers, check_numbers
 from dianaq.inspection.interface import Interface, interface
 from dianaq.schemas.events import ITERATIONS
 from dianaq.schemas.resources import DatasetInfo, ModelInfo, WeightsInfo
@@ -63,8 +64,10 @@ def check_interface(spec: JobSpec, model: Interface, dataset: DatasetInfo) -> No
     """Refuse a job whose network, data and settings contradict each other; raises as `check_fit`."""
     if spec.task == "classification":
         _check_classifier(model, dataset)
-    else:
+    elif spec.task == "reconstruction":
         _check_autoencoder(model, dataset)
+    elif spec.task == "regression":
+        check_numbers(dataset, model.output)
     sample = dataset.splits["train"].sample_shape
     layout = input_layout(sample, model.input.shape, spec.preprocessing.layout)
     _check_normalisation(spec, model.input.shape, layout)
@@ -102,6 +105,7 @@ def _check_classifier(model: Interface, dataset: DatasetInfo) -> None:
             f"{_batched(model.output.shape)}",
             param=model.output.name,
         )
+    check_class_numbers(dataset)
     classes = model.output.shape[0]
     for name, split in dataset.splits.items():
         if split.label_max is not None and split.label_max >= classes:
@@ -119,6 +123,7 @@ def _check_autoencoder(model: Interface, dataset: DatasetInfo) -> None:
             f"{_batched(model.output.shape)} and the input {model.input.name!r} {_batched(model.input.shape)}",
             param=model.output.name,
         )
+    check_class_numbers(dataset, "reconstruction")
     for name, split in dataset.splits.items():
         if split.label_max is not None and split.label_max > 1:
             raise InvalidDataset(
@@ -153,13 +158,21 @@ def _check_training(spec: JobSpec, target: Shape, dataset: DatasetInfo) -> None:
                 f"less than {fewest}",
                 param=f"recipe.{iteration}.warmup_epochs",
             )
-        for name in ("train", "val") if spec.task == "classification" and training.distillation < 1 else ():
-            if name in dataset.splits and dataset.splits[name].label_max is None:
+        by_labels = spec.task in ("classification", "regression") and training.distillation < 1
+        for name in ("train", "val") if by_labels else ():
+            if name in dataset.splits and not dataset.splits[name].labelled:
                 raise InvalidSpec(
                     f"recipe.{iteration}.epochs is {epochs}{steps}, but the dataset has no labels y_{name}; "
                     "add them, set its distillation to 1, or train for 0 epochs",
                     param=f"recipe.{iteration}.epochs",
                 )
+        if spec.task == "regression" and by_labels and (moved := training.augmentation.moves):
+            raise InvalidSpec(
+                f"recipe.{iteration}.augmentation.{moved} is {getattr(training.augmentation, moved)}, which moves what "
+                "is seen, and the labels of a regression may say where it is; augment the dataset with its labels, or "
+                "set distillation to 1, where the float network says what the moved sample's output is",
+                param=f"recipe.{iteration}.augmentation.{moved}",
+            )
         if fault := training.augmentation.fault(target):
             name, why = fault
             raise InvalidSpec(

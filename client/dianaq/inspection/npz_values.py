@@ -56,22 +56,3 @@ def refuse_nonfinite(archive: zipfile.ZipFile, array: Array) -> None:
                 f"{array.name} holds {values[at]} at {index_of(array, start + at)}; samples must be finite",
                 param=array.name,
             )
-
-
-def label_range(archive: zipfile.ZipFile, array: Array) -> tuple[int, int]:
-    """Smallest and largest label.
-
-    Raises:
-        InvalidDataset: names the index of the first negative label.
-    """
-    low, high = [], []
-    for start, values in chunks(archive, array):
-        if (values < 0).any():
-            at = int(np.argmax(values < 0))
-            raise InvalidDataset(
-                f"{array.name} holds the label {values[at]} at {[start + at]}; labels are 0 and above",
-                param=array.name,
-            )
-        low.append(int(values.min()))
-        high.append(int(values.max()))
-    return min(low), max(high)

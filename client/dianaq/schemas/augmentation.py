@@ -14,6 +14,9 @@ from dianaq.schemas.strict import StrictModel
 OF_MAPS = ("flip", "crop", "rotation", "cutout", "time_shift")
 """Augmentations that move or hide parts of a map; `mixup` and `noise` take inputs of any shape."""
 
+MOVING = ("flip", "crop", "rotation", "time_shift")
+"""Augmentations after which things are elsewhere in a map: labels that say where they are would be wrong."""
+
 _SIDES = {"crop": (1, 2), "cutout": (1, 2), "time_shift": (2,)}
 """The sides of a map (channels, height, width) that an augmentation is a fraction of."""
 
@@ -36,8 +39,9 @@ class Augmentation(StrictModel):
     """A rectangle of this fraction of the height and width is set to 0; part of it may lie outside the map (DeVries and
     Taylor, 2017)."""
     mixup: Annotated[float, Field(ge=0, le=100)] = 0.0
-    """Each sample is mixed with another one of its batch, and the loss with that of the other's label; the share is
-    drawn from Beta(`mixup`, `mixup`) (Zhang et al., 2018, who take 0.1 to 0.4 for photographs)."""
+    """Each sample is mixed with another one of its batch, and the loss with that of the other's label (of a regression,
+    the label with the other's); the share is drawn from Beta(`mixup`, `mixup`) (Zhang et al., 2018, who take 0.1 to 0.4
+    for photographs)."""
     time_shift: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Each map is shifted in time, its last dimension, by at most this fraction of it."""
     noise: Annotated[float, Field(ge=0)] = 0.0
@@ -64,6 +68,11 @@ class Augmentation(StrictModel):
     def active(self) -> tuple[str, ...]:
         """Names of the augmentations that do something."""
         return tuple(name for name in type(self).model_fields if getattr(self, name))
+
+    @property
+    def moves(self) -> str | None:
+        """The first active augmentation after which things are elsewhere in a map; None if there is none."""
+        return next((name for name in self.active if name in MOVING), None)
 
     def fault(self, shape: tuple[int, ...]) -> tuple[str, str] | None:
         """The first augmentation that inputs of a shape (without batch) do not take, and why; None if there is none."""

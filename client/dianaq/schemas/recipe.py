@@ -48,7 +48,8 @@ class Training(StrictModel):
     distillation: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the loss that pulls the outputs towards the float network's: for classification the Kullback-Leibler
     divergence (Hinton et al., 2015), the rest being the cross-entropy of the labels, which are not needed at 1; for
-    reconstruction the mean squared error to them, the rest being that to the input."""
+    reconstruction and regression the mean squared error to them, the rest being that to the input or the labels. An
+    imitation is trained on them alone, whatever the share."""
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay per step of the moving average of the weights that is evaluated and kept; at 0 the last weights are."""
     oscillations: Oscillations = "none"

@@ -36,7 +36,15 @@ class Accuracy(_Part):
     """Only with more than five classes."""
     loss: float | None = None
     mse: float | None = None
+    """Of a reconstruction, between the normalised input and the output; of a regression, in the labels' units."""
+    mae: float | None = None
+    r2: float | None = None
+    """Mean over the outputs whose labels vary on the split of `1 - sum (y - output)^2 / sum (y - mean)^2`."""
     auc: float | None = None
+    agreement: float | None = None
+    """Share of the samples (of maps: of their places) whose largest output is the float network's."""
+    sqnr_db: float | None = None
+    """Of the network's output, the float network's being the signal; 144 at most, which that itself has."""
 
 
 class Epoch(_Part):
@@ -70,7 +78,18 @@ class NoiseLevel(_Part):
     top5: Spread | None = None
     loss: Spread | None = None
     mse: Spread | None = None
+    mae: Spread | None = None
+    r2: Spread | None = None
     auc: Spread | None = None
+    agreement: Spread | None = None
+    sqnr_db: Spread | None = None
+
+
+class LabelScale(_Part):
+    """What a regression's labels are normalised by while it is trained, of each output (of maps: each channel)."""
+
+    mean: list[float]
+    std: list[float]
 
 
 class Histogram(_Part):
@@ -273,6 +292,8 @@ class JobReport(_Part):
     remedies: list[RemedyReport] = []
     tensors: dict[str, dict[str, str]] = {}
     """By exported file, the user's layer that each of its tensors belongs to: those that hold layers' outputs."""
+    labels: LabelScale | None = None
+    """Of a regression with labels to train on."""
     interface: dict[str, Any] = {}
     """What the exported network is fed and gives, for who writes the firmware."""
     checks: dict[str, list[Finding]] = {}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from dianaq.errors import Problem
 from dianaq.schemas.events import Stage, State
@@ -52,6 +53,10 @@ class WeightsInfo(Resource):
     """Shape of each tensor; None for PyTorch files, where only the job reads the names."""
 
 
+LabelKind = Literal["integers", "whole", "one_hot", "numbers"]
+"""What labels are: integers by type; floats that are all whole; rows of numbers with a 1 among zeros; any numbers."""
+
+
 class SplitInfo(Resource):
     """One split of a dataset. `sample_shape` leaves out the sample dimension; labels are absent or whole."""
 
@@ -60,6 +65,24 @@ class SplitInfo(Resource):
     dtype: str
     label_min: int | None = None
     label_max: int | None = None
+    """Smallest and largest label; of integers of shape (samples,) alone."""
+    label_dtype: str | None = None
+    label_shape: tuple[int, ...] | None = None
+    """Without the sample dimension: `()` for one number a sample. None without labels."""
+    label_kind: LabelKind | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_class_numbers(cls, data: Any) -> Any:
+        """Splits that were inspected before there were other labels: integers of shape (samples,), if any."""
+        if isinstance(data, Mapping) and data.get("label_max") is not None and data.get("label_shape") is None:
+            return {**data, "label_dtype": "int64", "label_shape": (), "label_kind": "integers"}
+        return data
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the split has labels."""
+        return self.label_shape is not None
 
 
 class DatasetInfo(Resource):

@@ -28,8 +28,9 @@ from dianaq.schemas.recipe import Recipe
 from dianaq.schemas.strict import StrictModel
 from dianaq.schemas.zoo import MAX_WIDTH, Architecture, shape_fault
 
-TaskName = Literal["classification", "reconstruction"]
-"""What the network is for: it names a class, or gives its input back (an autoencoder; anomalies come back worse)."""
+TaskName = Literal["classification", "reconstruction", "regression", "imitation"]
+"""What the network is for: it names a class; gives its input back (an autoencoder; anomalies come back worse); gives
+the numbers that label a sample; or gives whatever the float network gives, which is all that is asked of it."""
 
 
 class Preprocessing(StrictModel):
@@ -172,7 +173,8 @@ class JobSpec(StrictModel):
     task: TaskName = "classification"
     """For `reconstruction`, labels are anomaly labels (0 normal, 1 anomaly), and optional everywhere: without them the
     mean squared error is measured, with both kinds also the AUC. Samples of `train` that are labelled as anomalies are
-    neither trained on nor calibrated with."""
+    neither trained on nor calibrated with. For `regression`, labels are numbers in the shape of the network's output,
+    in any unit. For `imitation` there are none: those that the dataset has are ignored."""
     preprocessing: Preprocessing = Preprocessing()
     interface: NetworkInterface = NetworkInterface()
     recipe: Recipe = Recipe()
@@ -224,6 +226,15 @@ class JobSpec(StrictModel):
             raise ValueError(
                 f"model.weights is missing, so {zoo.architecture} starts with random weights, and nothing trains them: "
                 "name an uploaded weights file, or set recipe.float.epochs to 1 or more"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _float_network_to_imitate(self) -> Self:
+        if self.task == "imitation" and self.recipe.float_.epochs:
+            raise ValueError(
+                f"recipe.float.epochs is {self.recipe.float_.epochs}, but an imitation has nothing to train the float "
+                "network on, which is what it imitates; set it to 0, and bring trained weights"
             )
         return self
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dianaq.schemas.figures import FIGURES, figures_of, written
+from dianaq.schemas.spec import TaskName
 from dianaq_quant.bundle.bundle_files import described
 from dianaq_quant.bundle.report import Report
 from dianaq_quant.bundle.report_html.units import si
@@ -91,7 +92,8 @@ def _accuracy(report: Report) -> str:
         figures = (written(name, entry.get(name)) for name in names)
         rows.append([entry["stage"], *figures, f"{entry['samples']} ({entry['split']})"])
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    return table + "".join(f"\n{_MEANING[name]}\n" for name in names if name in _MEANING)
+    meaning = _MEANING[report.spec.task]
+    return table + "".join(f"\n{meaning[name]}\n" for name in names if name in meaning)
 
 
 def _ends(report: Report) -> str:
@@ -159,8 +161,24 @@ def _notes(report: Report) -> str:
     return "\n## Notes\n" + "".join(f"- {note}.\n" for note in report.notes) if report.notes else ""
 
 
-_MEANING = {
-    "mse": "MSE: mean squared error between the network's normalised input and its output, over the samples that are "
-    "not labelled as anomalies.",
-    "auc": "AUC: area under the ROC curve of the mean squared error as a sample's anomaly score; ties count half.",
+_MEANING: dict[TaskName, dict[str, str]] = {
+    "classification": {},
+    "reconstruction": {
+        "mse": "MSE: mean squared error between the network's normalised input and its output, over the samples that "
+        "are not labelled as anomalies.",
+        "auc": "AUC: area under the ROC curve of the mean squared error as a sample's anomaly score; ties count half.",
+    },
+    "regression": {
+        "mse": "MSE and MAE: mean squared and mean absolute difference between the labels and the network's outputs, "
+        "over all outputs, in the labels' unit.",
+        "r2": "R²: one less the squared error over that of a constant, the labels' mean on the split; the mean over "
+        "the outputs whose labels vary.",
+    },
+    "imitation": {
+        "agreement": "Agreement: share of the samples (of maps: of their places) whose largest output is the float "
+        "network's.",
+        "sqnr_db": "SQNR: power of the float network's outputs over that of the differences from them, in decibels, "
+        "144 at most; 20 dB are an error of a tenth of the signal.",
+    },
 }
+"""What the figures are whose names do not say it."""

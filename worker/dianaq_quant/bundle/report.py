@@ -28,7 +28,7 @@ from dianaq_quant.profile.fidelity import Fidelity
 from dianaq_quant.profile.warnings import warnings_of
 from dianaq_quant.profile.weights import histogram
 from dianaq_quant.targets.diana import FLOAT32_EXACT_LIMIT
-from dianaq_quant.training.tasks import Figures
+from dianaq_quant.training.task import Figures
 from dianaq_quant.verify import Verification
 
 
@@ -47,6 +47,8 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     """Those of the stages; what follows from the figures is added when the report is written."""
     layers: list[dict[str, Any]] = field(default_factory=list)
+    labels: dict[str, list[float]] | None = None
+    """Mean and standard deviation of a regression's training labels, per output."""
     interface: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, dict[str, str]] = field(default_factory=dict)
     """By exported file, the user's layer that each of its tensors belongs to."""
@@ -146,6 +148,7 @@ class Report:
             "accuracy": self.accuracy,
             "training": self.training,
             "noise_sweep": self.noise_sweep,
+            **({"labels": self.labels} if self.labels else {}),
             "interface": self.interface,
             "layers": self.layers,
             "tensors": self.tensors,

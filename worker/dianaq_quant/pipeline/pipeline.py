@@ -113,12 +113,13 @@ def _start(state: State, path: Path) -> list[tuple[Stage, Callable[[State], None
     Cores are chosen between `float` and `fake_quantised`: a float network goes to those of this job.
     """
     start = load(path)
-    for note in check_start(start, state.spec, state.model_path, inspect_dataset(state.dataset_path)):
+    found = inspect_dataset(state.dataset_path)
+    for note in check_start(start, state.spec, state.model_path, found):
         state.note(note)
     state.start, state.network, state.teacher = start, start.network, start.teacher
     state.input_shape = start.origin.input_shape
     state.report.started_from = {"iteration": start.iteration, "sha256": sha256(path), "versions": start.versions}
-    state.load()
+    state.load(found)
     if start.iteration == "float":
         assign(state)
         state.teacher = copy.deepcopy(state.network).requires_grad_(False)

@@ -54,7 +54,7 @@ def import_(state: State) -> None:
     state.report.add_edits("import", imported.edits)
     for note in imported.notes:
         state.note(note)
-    state.load()
+    state.load(found)
 
 
 def canonicalise_(state: State) -> None:
@@ -144,7 +144,9 @@ def _sweep(state: State, sweep: NoiseSweep) -> None:
         state.note(f"no noise sweep: {why}")
         return
     arguments = (found[1], state.loaded.normalise, TASKS[state.spec.task], sweep, recipe.noise, recipe.seed)
-    state.report.noise_sweep = noise_sweep(state.network, *arguments, should_stop=state.should_stop)
+    state.report.noise_sweep = noise_sweep(
+        state.network, *arguments, should_stop=state.should_stop, teacher=state.teacher
+    )
 
 
 def export(state: State) -> None:
@@ -253,7 +255,7 @@ def _fit(state: State, training: str, iteration: Iteration, settings: Training) 
     state.network.eval()
     if not settings.epochs:
         return
-    recipe, task = state.spec.recipe, TASKS[state.spec.task]
+    recipe = state.spec.recipe
     if not recipe.noise.silent:
         disturb(state.network, recipe.noise, recipe.seed)
 
@@ -265,7 +267,7 @@ def _fit(state: State, training: str, iteration: Iteration, settings: Training) 
         state.emit(body)
 
     arguments: dict[str, Any] = {
-        "task": task,
+        "task": state.task,
         "teacher": state.teacher,
         "iteration": iteration,
         "seed": recipe.seed,

@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 
 from dianaq.schemas.events import EventBody, LogBody, MetricsBody, Stage
+from dianaq.schemas.resources import DatasetInfo
 from dianaq.schemas.spec import JobSpec
 from dianaq_quant.bundle.report import Report
 from dianaq_quant.checkpoint import Checkpoint
@@ -20,11 +21,14 @@ from dianaq_quant.export.htvm import HtvmModel
 from dianaq_quant.export.layers import IntegerNetwork
 from dianaq_quant.graph import Editor, run_editors
 from dianaq_quant.modules.exact import Requantisation
-from dianaq_quant.training.data import Data
+from dianaq_quant.training.data import EVALUATION_BATCH, Data, batches
 from dianaq_quant.training.device import placed
 from dianaq_quant.training.evaluate import evaluate
 from dianaq_quant.training.load import load_data
+from dianaq_quant.training.memory import in_parts
+from dianaq_quant.training.moments import Moments
 from dianaq_quant.training.snapshots import Snapshots
+from dianaq_quant.training.task import Task
 from dianaq_quant.training.tasks import TASKS
 
 
@@ -65,12 +69,37 @@ class State:
         """The dataset where networks are trained."""
         return self.loaded if self.device.type == "cpu" else self.loaded.to(self.device)
 
-    def load(self) -> None:
-        """Load the dataset for the network's input."""
+    def load(self, found: DatasetInfo) -> None:
+        """Load the dataset for the network's input; `found` is what its inspection found."""
         self.data = load_data(self.dataset_path, self.spec, self.input_shape)
+        if TASKS[self.spec.task].imitates and any(split.labelled for split in found.splits.values()):
+            self.note("the dataset's labels are ignored: an imitation is measured by the float network's outputs")
+        if (moments := self._labels) is not None:
+            self.report.labels = {"mean": moments.mean.tolist(), "std": moments.std.tolist()}
         splits = {"train": self.data.train, "val": self.data.val, "test": self.data.test}
         self.report.samples = {name: len(split) for name, split in splits.items() if split is not None}
         self.report.samples["calibration"] = len(self.data.calibration)
+
+    @property
+    def _labels(self) -> Moments | None:
+        """Of a regression's training labels; None of other tasks, and without labels."""
+        labels = self.loaded.train.y
+        if self.spec.task != "regression" or labels is None:
+            return None
+        return Moments(torch.split(labels, EVALUATION_BATCH))
+
+    @functools.cached_property
+    def task(self) -> Task:
+        """What is trained for, its losses in standard deviations of the training labels; without any, and where the
+        float network is imitated, of that network's outputs for the calibration samples."""
+        task, moments, data = TASKS[self.spec.task], self._labels, self.loaded
+        if not task.in_units:
+            return task
+        if moments is None:
+            assert self.teacher is not None, "the float network itself is trained on labels"
+            with torch.no_grad():
+                moments = Moments(in_parts(self.teacher, data.normalise(raw)) for raw, _ in batches(data.calibration))
+        return task.scaled(moments.std.float().to(self.device))
 
     def edit(self, stage: Stage, editors: Sequence[Editor]) -> None:
         """Run editors on the network; the report tells what they did."""
@@ -90,7 +119,8 @@ class State:
         if found is None:
             return
         name, split = found
-        with placed(device, self.network):
-            measured = evaluate(self.network, split, data.normalise, TASKS[self.spec.task])
+        task = TASKS[self.spec.task]
+        with placed(device, self.network, self.teacher if task.imitates else None):
+            measured = evaluate(self.network, split, data.normalise, task, self.teacher)
         self.report.add_accuracy(stage, name, measured)
         self.emit(MetricsBody(stage=stage, values=measured.named(name)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +22,7 @@ from dianaq_quant.modules.quantiser import FakeQuantiser
 from dianaq_quant.modules.structure import Flatten
 from dianaq_quant.targets.diana import ADC
 from dianaq_quant.training.data import Normalisation, Split, batches
+from dianaq_quant.training.decibels import decibels
 
 SAMPLES = 64
 """Samples that a figure is taken from. Each has thousands of values per layer: the figure is settled to a tenth of a
@@ -30,9 +30,6 @@ decibel or so."""
 
 BATCH = 8
 """Samples at a time: all values of the unrounded network are in memory, some 2 MB for a sample of 96 x 96."""
-
-CEILING_DB = 144.0
-"""The largest figure that is told: an error of 2^-24, which float32 makes itself."""
 
 FOLDED = (
     "the folded float network: real weights and activations; analog layers have their ternary weights, and converters "
@@ -86,14 +83,8 @@ def fidelity(
     if reference is not None:
         set_mode(reference, "quantise")
         reference.train(bool(modes[1]))
-    found = {name: _decibels(*sums) for name, sums in rounded.sums.items()}
+    found = {n: round(decibels(signal, noise), 2) if signal else None for n, (signal, noise) in rounded.sums.items()}
     return Fidelity(len(split), UNROUNDED if reference is None else FOLDED, found)
-
-
-def _decibels(signal: float, noise: float) -> float | None:
-    if not signal:
-        return None
-    return round(min(10 * math.log10(signal / noise), CEILING_DB), 2) if noise else CEILING_DB
 
 
 class _Unrounded(Interpreter):

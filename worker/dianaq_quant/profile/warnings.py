@@ -17,6 +17,9 @@ ROUNDING = 1e-9
 LARGEST_GROWTH = 1.1
 """The mean squared error may grow by this factor: one decibel and less is within what retraining changes."""
 
+LEAST_SQNR_DB = 20.0
+"""Below, the outputs differ from the float network's by more than a tenth of the signal."""
+
 FEWEST_SAMPLES = 500
 """With fewer samples the standard error of an accuracy exceeds a point or so (of 90 %: 1.3 points)."""
 
@@ -76,10 +79,19 @@ def _accuracy(entries: Sequence[Mapping[str, Any]]) -> list[str]:
                     f"{FIGURES[name]} goes from {written(name, first[name])} ({first['stage']}) to "
                     f"{written(name, last[name])} in the integer network"
                 )
+    accuracy = "top1" in last or "auc" in last
+    subject = "accuracy is that" if accuracy else "the figures are those"
+    if last.get("sqnr_db", LEAST_SQNR_DB) < LEAST_SQNR_DB:
+        found.append(
+            f"the integer network's outputs differ from the float network's by more than a tenth of the signal: "
+            f"{last['sqnr_db']:.1f} dB"
+        )
     if last["samples"] < FEWEST_SAMPLES:
-        found.append(f"accuracy is that of {last['samples']} samples; differences below a point or two mean nothing")
+        count = f"{last['samples']} sample{'s' * (last['samples'] != 1)}"
+        small = "below a point or two" if accuracy else "of a few percent"
+        found.append(f"{subject} of {count}; differences {small} mean nothing")
     if last["split"] == "val":
-        found.append("accuracy is that of validation data, which training may have chosen an epoch by: no test data")
+        found.append(f"{subject} of validation data, which training may have chosen an epoch by: no test data")
     return found
 
 

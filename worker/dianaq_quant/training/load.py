@@ -37,7 +37,7 @@ def load_data(path: Path, spec: JobSpec, input_shape: tuple[int, ...], *, budget
     """
     arrays, mapped = read_arrays(path, budget)
     splits = {
-        name: _split(arrays, name, spec.preprocessing, input_shape, f"x_{name}" in mapped)
+        name: _split(arrays, name, spec, input_shape, f"x_{name}" in mapped)
         for name in ("train", "val", "test")
         if f"x_{name}" in arrays
     }
@@ -69,18 +69,20 @@ def load_data(path: Path, spec: JobSpec, input_shape: tuple[int, ...], *, budget
 
 
 def _split(
-    arrays: dict[str, np.ndarray], name: str, preprocessing: Preprocessing, input_shape: tuple[int, ...], mapped: bool
+    arrays: dict[str, np.ndarray], name: str, spec: JobSpec, input_shape: tuple[int, ...], mapped: bool
 ) -> Split:
     x, y = arrays[f"x_{name}"], arrays.get(f"y_{name}")
     tensor = torch.from_numpy(x)
-    layout = input_layout(tuple(x.shape[1:]), input_shape, preprocessing.layout)
+    layout = input_layout(tuple(x.shape[1:]), input_shape, spec.preprocessing.layout)
     if layout == "nhwc_to_nchw":
         tensor = tensor.permute(0, 3, 1, 2)
     elif layout == "add_channel":
         tensor = tensor.unsqueeze(1)
     elif layout == "flatten":
         tensor = tensor.flatten(1)
-    return Split(tensor, None if y is None else torch.from_numpy(y.astype(np.int64)), mapped=mapped)
+    if y is None or TASKS[spec.task].imitates:
+        return Split(tensor, None, mapped=mapped)
+    return Split(tensor, torch.from_numpy(y.astype(TASKS[spec.task].label_type)), mapped=mapped)
 
 
 def _value_range(preprocessing: Preprocessing, is_image: bool) -> tuple[float, float]:

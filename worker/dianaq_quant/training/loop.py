@@ -20,7 +20,8 @@ from dianaq_quant.training.objective import Objective
 from dianaq_quant.training.resume import restore, store
 from dianaq_quant.training.snapshots import Snapshot, digest
 from dianaq_quant.training.step import Step
-from dianaq_quant.training.tasks import CLASSIFICATION, Task
+from dianaq_quant.training.task import Task
+from dianaq_quant.training.tasks import CLASSIFICATION
 
 Emit = Callable[[EventBody], None]
 PROGRESS_EVENTS_PER_EPOCH = 20
@@ -42,9 +43,9 @@ def train(
 ) -> Curves:
     """Train in place and leave the weights (or their moving average) of the epoch with the best validation figure.
 
-    That figure is the task's: the accuracy, or the mean squared error. Where the loss is distilled from a teacher, it
-    is that loss on the validation split, because what is wanted then is the teacher's output. The state before training
-    competes.
+    That figure is the task's: the accuracy, the mean squared error, or the likeness to the float network. Where the
+    loss is distilled from a teacher, it is that loss on the validation split, because what is wanted then is the
+    teacher's output. The state before training competes.
 
     Validation data that were held out of the training data choose less: a network that was trained on them before
     would be preferred for what it remembers of them, and that is most before training and least after its last epoch.

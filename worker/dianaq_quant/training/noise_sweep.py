@@ -13,7 +13,7 @@ from dianaq.schemas.cores import Noise, NoiseSweep
 from dianaq_quant.modules.adc import disturb, silence
 from dianaq_quant.training.data import Normalisation, Split
 from dianaq_quant.training.evaluate import evaluate
-from dianaq_quant.training.tasks import Task
+from dianaq_quant.training.task import Task
 
 
 def noise_sweep(
@@ -25,10 +25,14 @@ def noise_sweep(
     noise: Noise,
     seed: int,
     should_stop: Callable[[], bool] = lambda: False,
+    teacher: fx.GraphModule | None = None,
 ) -> list[dict[str, Any]]:
     """Measure a hardware-exact network under each level of Gaussian noise, as if on several chips.
 
     A draw is one chip: its columns' errors (`noise`) stay, the Gaussian noise is new in every conversion.
+
+    Args:
+        teacher: the float network, of a task that imitates it.
 
     Returns:
         Per level: `gaussian` in LSB, `draws`, `samples`, and mean and standard deviation over draws of each figure.
@@ -45,7 +49,7 @@ def noise_sweep(
             if should_stop():
                 raise JobCancelled("cancelled in the noise sweep")
             disturb(network, present, seed + draw, chip=True)
-            figures.append(evaluate(network, split, normalise, task).values)
+            figures.append(evaluate(network, split, normalise, task, teacher).values)
         entry: dict[str, Any] = {"gaussian": level, "draws": draws, "samples": len(split)}
         for name in figures[0]:
             values = [f[name] for f in figures]

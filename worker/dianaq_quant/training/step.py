@@ -18,6 +18,7 @@ from dianaq_quant.training.memory import is_out_of_memory
 from dianaq_quant.training.objective import Objective
 from dianaq_quant.training.optimiser import make_optimiser, rate, set_rate
 from dianaq_quant.training.oscillation import Oscillations
+from dianaq_quant.training.output_units import OutputUnits
 
 SMALLEST_PART = 2
 """Samples: BatchNorm has no variance of one."""
@@ -61,6 +62,7 @@ class Step:
         self._parameters = list(network.parameters())
         self._converters = converters(network)
         self.parts = 1
+        self._in_units = OutputUnits(network, objective.task.std)
         self.optimiser = make_optimiser(network, settings)
         self.average = Average(network, settings.averaging) if settings.averaging else None
         average = None if self.average is None else self.average.network
@@ -87,9 +89,10 @@ class Step:
         with record_function("update"):
             progress = (self.taken + 1) / (self._settings.epochs * self._per_epoch)
             self.oscillations.damp(progress)
-            if self._settings.clip is not None:
-                nn.utils.clip_grad_norm_(self._parameters, self._settings.clip, foreach=True)
-            self.optimiser.step()
+            with self._in_units():
+                if self._settings.clip is not None:
+                    nn.utils.clip_grad_norm_(self._parameters, self._settings.clip, foreach=True)
+                self.optimiser.step()
             self.oscillations.freeze(progress)
             self._move_to(self.taken + 1)
             if self.average is not None:

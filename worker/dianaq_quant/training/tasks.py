@@ -1,10 +1,8 @@
-"""What a network is for, and all that follows from it: the loss, the teacher's share of it, and the figures."""
+"""What a network is for, and all that follows from it: the tasks by their names."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -12,50 +10,13 @@ from torch.nn import functional as F
 
 from dianaq.schemas.spec import TaskName
 from dianaq_quant.training.batch import Batch
-
-Answers = tuple[Tensor, Tensor, Tensor | None]
-"""A network's outputs for a batch, its inputs, and the labels (N,) if there are any."""
+from dianaq_quant.training.imitation import Imitation
+from dianaq_quant.training.regression import Regression
+from dianaq_quant.training.task import Answers, Figures, Task
 
 TOP = 5
 """Top-5 is the field's second figure of a classifier (Russakovsky et al., 2015); with five classes or fewer it says
 nothing."""
-
-
-@dataclass(frozen=True)
-class Figures:
-    """Figures by name (see `dianaq.schemas.figures`), and on how many samples of the split they were measured."""
-
-    values: Mapping[str, float]
-    samples: int
-
-    def named(self, split: str) -> dict[str, float]:
-        """The figures as events name them: `accuracy_test` (top-1), `loss_test`, `auc_val`."""
-        return {f"{'accuracy' if name == 'top1' else name}_{split}": value for name, value in self.values.items()}
-
-
-class Task(ABC):
-    """What differs between tasks. Everything else in the pipeline is the same for all of them."""
-
-    needs_labels: bool
-    """Whether training (unless on a teacher alone) and figures take labels."""
-    labels_anomalies: bool
-    """Whether labels say what is an anomaly (1); those are measured, never trained on or calibrated with."""
-
-    @abstractmethod
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """The loss of the outputs (N, ...) for a batch of inputs."""
-
-    @abstractmethod
-    def divergence(self, outputs: Tensor, teacher: Tensor) -> Tensor:
-        """How far a batch of outputs is from a teacher's, both (N, ...)."""
-
-    @abstractmethod
-    def measure(self, batches: Iterable[Answers]) -> Figures:
-        """The figures of a network that gave these outputs."""
-
-    @abstractmethod
-    def rank(self, figures: Figures) -> tuple[float, ...]:
-        """The larger, the better the network."""
 
 
 class Classification(Task):
@@ -148,5 +109,10 @@ def area_under_curve(scores: Tensor, positive: Tensor) -> float:
 
 CLASSIFICATION = Classification()
 
-TASKS: dict[TaskName, Task] = {"classification": CLASSIFICATION, "reconstruction": Reconstruction()}
+TASKS: dict[TaskName, Task] = {
+    "classification": CLASSIFICATION,
+    "reconstruction": Reconstruction(),
+    "regression": Regression(),
+    "imitation": Imitation(),
+}
 """Tasks by the name that a job specification gives them."""

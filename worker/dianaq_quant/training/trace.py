@@ -16,7 +16,7 @@ from dianaq_quant.training.data import Data
 from dianaq_quant.training.feed import Feed
 from dianaq_quant.training.objective import Objective
 from dianaq_quant.training.step import Step
-from dianaq_quant.training.tasks import Task
+from dianaq_quant.training.task import Task
 
 WARM_UP = 3
 """Steps before the one that is profiled: the first allocate the optimiser's state and choose the convolutions' kernels,

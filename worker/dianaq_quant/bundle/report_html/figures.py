@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from dianaq.schemas.figures import FIGURES, written
+from dianaq.schemas.figures import FIGURES, SHARES, parted, written
 from dianaq.schemas.report import JobReport, LayerReport, NoiseLevel, Spread
 from dianaq_quant.bundle.report_html.bars import Bar, bar_chart
 from dianaq_quant.bundle.report_html.charts import Line, histogram_chart, line_chart
@@ -21,11 +21,13 @@ _CORES = ("digital", "analog")
 
 
 def _is_share(name: str) -> bool:
-    return name.startswith(("accuracy", "top1", "top5", "auc"))
+    """Whether a figure (or an event's name of one) is at most 1."""
+    figure, _ = parted(name)
+    return figure in (*SHARES, "auc")
 
 
 def _number(name: str) -> Callable[[float], str]:
-    percent = _is_share(name) and not name.startswith("auc")
+    percent = parted(name)[0] in SHARES
     return (lambda value: f"{100 * value:.4g}%") if percent else (lambda value: f"{value:.4g}")
 
 
@@ -54,7 +56,7 @@ def training_curves(report: JobReport) -> Markup:
             for colour, stage in enumerate(stages)
         ]
         known = [line for line in lines if line.points]
-        base, _, split = name.partition("_")
+        base, split = parted(name)
         title = FIGURES.get(base, base) + (f" on {split}" if split else "")
         axes = {"x_axis": "epoch of the job", "title": title}
         charts.append(line_chart(known, **axes, y_text=_number(name), highest=_highest(name)))

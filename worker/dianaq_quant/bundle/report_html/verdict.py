@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from dianaq.schemas.figures import FIGURES, written
+from dianaq.schemas.figures import FIGURES, SHARES, written
 from dianaq.schemas.report import Accuracy, JobReport
 from dianaq_quant.bundle.report_html.markup import Content, Markup, element
 from dianaq_quant.bundle.report_html.units import MINUS, NONE, si
 
-LEADING = ("top1", "auc", "mse")
+LEADING = ("top1", "auc", "mse", "sqnr_db")
 """The figure that says most, of those that there are."""
 
 
@@ -43,11 +43,14 @@ def leading(report: JobReport) -> tuple[str, Accuracy, Accuracy] | None:
 
 
 def change(name: str, before: float, after: float) -> str:
-    """How a figure changed: shares in points, errors in percent, an AUC as it is."""
+    """How a figure changed: shares in points, errors in percent, an AUC and decibels as they are."""
     if name == "mse":
         return f"{100 * (after / before - 1):+.1f}%".replace("-", MINUS) if before else NONE
     difference = after - before
-    text = f"{100 * difference:+.2f} points" if name in ("top1", "top5") else f"{difference:+.4f}"
+    if name in SHARES:
+        text = f"{100 * difference:+.2f} points"
+    else:
+        text = f"{difference:+.1f} dB" if name == "sqnr_db" else f"{difference:+.4f}"
     return text.replace("-", MINUS)
 
 
@@ -60,6 +63,10 @@ def _accuracy(report: JobReport) -> Markup:
     if found is None:
         return _card("Accuracy", "not measured", "the dataset has no labels for it")
     name, first, last = found
+    if name == "sqnr_db":  # of which the float network has the best there is, by definition
+        agreed = [] if last.agreement is None else [f"agreement {written('agreement', last.agreement)}"]
+        lines = [*agreed, f"on {last.samples:,} samples ({last.split})"]
+        return _card("Like the float network", f"{getattr(last, name):.1f} dB", *lines)
     before, after = getattr(first, name), getattr(last, name)
     title = f"{FIGURES[name].capitalize() if name == 'top1' else FIGURES[name]}, {first.stage} → integer"
     lines = [f"{change(name, before, after)}, on {last.samples:,} samples ({last.split})"]
