@@ -24,7 +24,7 @@ from dianaq.errors import InvalidSpec
 from dianaq.schemas.cores import CoreMapping, Target
 from dianaq.schemas.deployment import Remedies
 from dianaq.schemas.events import ITERATIONS, Iteration
-from dianaq.schemas.recipe import Recipe
+from dianaq.schemas.recipe import Recipe, of_squares
 from dianaq.schemas.strict import StrictModel
 from dianaq.schemas.zoo import MAX_WIDTH, Architecture, shape_fault
 
@@ -218,6 +218,13 @@ class JobSpec(StrictModel):
                 "leave it out, or start from an earlier iteration"
             )
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_of_task(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("task") in ("regression", "imitation") and "recipe" in data:
+            return {**data, "recipe": of_squares(data["recipe"])}
+        return data
 
     @model_validator(mode="after")
     def _weights_from_somewhere(self) -> Self:

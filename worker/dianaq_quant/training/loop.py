@@ -50,6 +50,8 @@ def train(
     Validation data that were held out of the training data choose less: a network that was trained on them before
     would be preferred for what it remembers of them, and that is most before training and least after its last epoch.
     The state before training then does not compete, and where the learning rate falls to zero, the last epoch is kept.
+    (Not so for tasks whose outputs have a unit: the gradient of a squared error has no bound, as that of cross-entropy
+    has, and a training that has left the float network's outputs far behind is worth nothing.)
 
     BatchNorm statistics are taken anew before a network is measured, and are those of the network that is kept. The
     same seed, device and thread count give the same weights, also when the training goes on from a snapshot.
@@ -71,11 +73,12 @@ def train(
     objective = Objective(settings.distillation, teacher, task)
     feed = Feed(data, settings, seed, iteration)
     steps = feed.steps
-    course = Course(settings, iteration, steps, emit, selects=not data.held_out or settings.schedule == "constant")
+    chooses = task.in_units or not data.held_out
+    course = Course(settings, iteration, steps, emit, selects=chooses or settings.schedule == "constant")
     start = "" if snapshot is None else digest(network)
     step = Step(network, objective, settings, steps, iteration, course.tell)
     if snapshot is None or not restore(snapshot, start, course, step):
-        if not data.held_out:
+        if chooses:
             course.best = objective.figure(network, data)
         course.kept = copy.deepcopy(network.state_dict())
         if settings.oscillations != "none" and not step.oscillations.weights:
