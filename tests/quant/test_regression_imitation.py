@@ -111,6 +111,21 @@ def test_one_output_takes_labels_of_one_dimension_and_integers(tmp_path: Path) -
     assert [e["stage"] for e in outcome.report["accuracy"]] == STAGES
 
 
+def test_labels_that_are_finer_than_a_step_of_the_output_are_told(tmp_path: Path) -> None:
+    x, y = spots(60, 0)
+    y = np.stack((y[:, 0] + 1e6, y[:, 1]), 1)
+    notes = {}
+    for name, labels in (("far", y), ("near", y - y.mean(0))):
+        (tmp_path / name).mkdir()
+        recipe = {"float": {**ADAM, "epochs": 8, "learning_rate": 0.1}}
+        outcome = quantise(pose(), {"x_train": x, "y_train": labels}, tmp_path / name, task="regression", recipe=recipe)
+        notes[name] = [note for note in outcome.report["notes"] if "one step of the output" in note]
+    assert notes["near"] == []
+    (note,) = notes["far"]
+    assert "outputs 0, 1 have a standard deviation of" in note
+    assert "labels less their mean" in note
+
+
 def test_a_regression_without_labels_is_tuned_and_not_measured(tmp_path: Path) -> None:
     recipe = {"preset": "ptq-tuned", "hardware_exact": {"epochs": 1}}
     arrays = {"x_train": spots(60, 0)[0]}

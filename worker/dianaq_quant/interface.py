@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import fx
@@ -17,6 +17,10 @@ from dianaq_quant.modules.pixels import ZERO, PixelGrid, PixelInput
 from dianaq_quant.modules.structure import Conv2d
 from dianaq_quant.targets.diana import ANALOG_INPUT, INT8
 from dianaq_quant.training.data import Normalisation
+
+FEWEST_STEPS = 4
+"""Steps of the output that a label's standard deviation should have: rounding to them adds an error of a step over
+the root of 12, which is half a percent of the variance then."""
 
 
 def describe_interface(
@@ -79,6 +83,25 @@ def _output(network: IntegerNetwork) -> dict[str, Any]:
         "offset": 0.0,
         "formula": "y = scale * q",
     }
+
+
+def coarse_note(network: IntegerNetwork, std: Sequence[float]) -> str | None:
+    """That the output's integers are too far apart for a regression's labels; None where they are not.
+
+    Args:
+        std: standard deviations of the labels, of each output or (of maps) each channel.
+    """
+    step = network.exit.scale
+    coarse = [number for number, value in enumerate(std) if value < FEWEST_STEPS * step]
+    if not coarse:
+        return None
+    named = ", ".join(map(str, coarse[:5])) + (f" and {len(coarse) - 5} more" if len(coarse) > 5 else "")
+    return (
+        f"one step of the output is {step:g}, and the labels of output{'s' * (len(coarse) > 1)} {named} have a "
+        f"standard deviation of {min(std[number] for number in coarse):.4g}; all outputs share one scale, without an "
+        "offset: train the float network on labels less their mean, each of a size with the others, and let the "
+        "firmware turn them back"
+    )
 
 
 def _shift_of(network: IntegerNetwork) -> Shift:

@@ -22,7 +22,7 @@ from dianaq_quant.graph import run_editors
 from dianaq_quant.graph.shapes import record_shapes
 from dianaq_quant.graph.surgery import calls, core_of
 from dianaq_quant.importers import import_network, interface_of
-from dianaq_quant.interface import border_note, check_pixels, describe_interface
+from dianaq_quant.interface import border_note, check_pixels, coarse_note, describe_interface
 from dianaq_quant.modules.adc import converters, disturb, silence
 from dianaq_quant.modules.exact import ExactAdd, ExactAnalogConv2d, ExactConv2d, ExactLinear
 from dianaq_quant.pipeline.starting import origin_of
@@ -178,6 +178,9 @@ def export(state: State) -> None:
     by_htvm, by_dory = state.files
     state.report.tensors = {"htvm/model.onnx": by_htvm.originals, "dory/model.onnx": by_dory.originals}
     state.report.interface = describe_interface(state.integer, state.loaded.normalise, state.deployed)
+    coarse = state.report.labels and coarse_note(state.integer, state.report.labels["std"])
+    if coarse:
+        state.note(coarse)
     for note in limits_of_dialects(state.integer):
         state.note(note)
 

@@ -12,7 +12,7 @@ class Mixture:
     """What the inputs of a batch were mixed with: other samples of it.
 
     Args:
-        labels: those of the other samples, (N,); None where there are none.
+        labels: those of the other samples, (N, ...); None where there are none.
         shares: what is left of each sample itself, (N,) in 0..1; the rest is the other's.
     """
 
@@ -22,7 +22,7 @@ class Mixture:
 
 @dataclass(frozen=True)
 class Batch:
-    """Network inputs (N, ...), normalised and augmented, with their labels (N,) if there are any."""
+    """Network inputs (N, ...), normalised and augmented, with their labels (N, ...) if there are any."""
 
     x: Tensor
     labels: Tensor | None

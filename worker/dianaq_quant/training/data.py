@@ -18,7 +18,7 @@ few hundred MB for a 96 x 96 input."""
 
 @dataclass(frozen=True)
 class Split:
-    """Raw samples and their labels (N,) if there are any.
+    """Raw samples and their labels if there are any: class numbers (N,), or a regression's numbers (N, ...).
 
     Args:
         stored: (M, *input shape), as the file has them: NHWC images are a permuted view.
