@@ -87,6 +87,7 @@ class FakeService:
         self.artifact = "bundle.zip"
         self.listed_sha256: str | None = None
         self.uploads: dict[str, bytes] = {}
+        self.model_info: dict[str, Any] = MODEL_INFO
         self.sweep: SweepWithJobs | None = None
         self.sweep_states: list[list[State]] = []
         self.table = SweepTable(id="swp_1", paths=[], rows=[])
@@ -174,7 +175,7 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
             job = service.job.model_dump(mode="json", by_alias=True)
             if self.command == "POST" and (kind := re.fullmatch("/v1/(models|datasets)", path)):
                 service.uploads[query["name"]] = self._body
-                network = WEIGHTS_INFO if self._body[8:9] == b"{" else MODEL_INFO
+                network = WEIGHTS_INFO if self._body[8:9] == b"{" else service.model_info
                 info = network if kind[1] == "models" else DATASET_INFO
                 self._json(_upload(f"{kind[1][:3]}_1", query["name"], self._body, info))
             elif self.command == "POST" and path == "/v1/jobs":

@@ -94,6 +94,21 @@ def test_quantise_a_network_of_the_zoo(
     assert list(service.uploads) == ["best.pt", "data.npz"]
 
 
+def test_quantise_says_what_must_be_substituted_before_the_data_are_sent(
+    service: FakeService, capsys: pytest.CaptureFixture[str], model_file: Path, dataset_file: Path, tmp_path: Path
+) -> None:
+    service.add(StateBody(state="succeeded"))
+    service.model_info = {**service.model_info, "substitutable": {"act": "hardswish", "act2": "silu"}}
+    base = ("quantise", model_file, "--data", dataset_file, "-o", tmp_path / "out")
+    status, out, err = run(capsys, *base, "--substitute", "silu=relu")
+    assert (status, out) == (1, "")
+    assert err.startswith("error: no core computes hardswish (node 'act'). substitute: {hardswish: relu6} in the job")
+    assert list(service.uploads) == ["net.onnx"]
+    status, _, err = run(capsys, *base, "--substitute", "silu=relu", "hardswish=relu6")
+    assert (status, err) == (0, "")
+    assert service.spec.substitute == {"silu": "relu", "hardswish": "relu6"}
+
+
 def test_quantise_checks_everything_before_uploading(
     service: FakeService, capsys: pytest.CaptureFixture[str], model_file: Path, dataset_file: Path, tmp_path: Path
 ) -> None:

@@ -42,6 +42,17 @@ def test_options() -> None:
     assert spec.task == "classification"
 
 
+def test_substitutions_add_up_and_beat_the_file(recipe: Path) -> None:
+    recipe.write_text("model: m\nsubstitute: {hardswish: relu, gelu: relu}\n")
+    options = ("--substitute", "hardswish=relu6", "silu=relu", "--substitute", "elu=relu")
+    found = parse("--recipe", str(recipe), *options).substitute
+    assert found == {"hardswish": "relu6", "gelu": "relu", "silu": "relu", "elu": "relu"}
+    with pytest.raises(InvalidSpec, match=r"substitute\.swish.*did you mean 'silu'"):
+        parse("--substitute", "swish=relu")
+    with pytest.raises(SystemExit):
+        parse("--substitute", "hardswish")
+
+
 def test_precedence(recipe: Path) -> None:
     recipe.write_text("preset: qat\nseed: 3\nhardware_exact: {epochs: 7, batch_size: 32}\n")
     assert parse("--recipe", str(recipe)).recipe.hardware_exact.epochs == 7

@@ -23,10 +23,12 @@ from dianaq.schemas.cores import CoreMapping
 from dianaq.schemas.events import ITERATIONS, Iteration
 from dianaq.schemas.quantisers import Quantisers, registered_functions
 from dianaq.schemas.spec import Preprocessing
+from dianaq.schemas.substitution import ACTIVATIONS
 from dianaq_quant.checkpoint import Checkpoint, Origin, kinds, load, register_module, save
 from dianaq_quant.checkpoint.records import META
 from dianaq_quant.editors import fake_quantise, hardware
 from dianaq_quant.graph import run_editors
+from dianaq_quant.modules.activations import HardSigmoid, SlopedReLU, activation
 from dianaq_quant.modules.fake import FakeAnalogConv2d
 from dianaq_quant.modules.pixels import PixelGrid
 from dianaq_quant.modules.quantiser import FakeQuantiser
@@ -187,11 +189,21 @@ def test_every_class_of_modules_comes_back() -> None:
     y = b.pool("AveragePool", b.relu(b.conv(b.input, 2)), (2, 2), stride=(1, 1))
     loose = imported(b.build(b.flatten(y)))
     loose.add_module("part", nn.Module())
-    leaky = nn.LeakyReLU(0.3)
-    loose.get_submodule("part").add_module("leaky", leaky)
     sink = loose.graph.output_node()
+    slopes = {"alpha": 0.3, "beta": 0.4}
+    for kind in ACTIVATIONS:
+        loose.get_submodule("part").add_module(kind, activation(kind, slopes) if kind != "prelu" else nn.PReLU(1))
+    others = {
+        "hard": HardSigmoid(0.2, 0.5),
+        "plain": nn.Hardsigmoid(),
+        "silu1": nn.SiLU(),
+        "sloped": SlopedReLU(torch.ones(1)),
+    }
+    for name, module in others.items():
+        loose.get_submodule("part").add_module(name, module)
     with loose.graph.inserting_before(sink):
-        sink.args = (loose.graph.call_module("part.leaky", sink.args),)
+        for name, _ in loose.get_submodule("part").named_children():
+            sink.args = (loose.graph.call_module(f"part.{name}", sink.args),)
     loose.recompile()
     loose.eval()
     check(loose, torch.randn(3, 2, 6, 6))

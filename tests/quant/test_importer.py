@@ -247,7 +247,7 @@ def computed_operand(op: str, index: int) -> Recipe:
 
 
 REFUSED: dict[str, tuple[Recipe, tuple[int, ...], str]] = {
-    "unknown": (lambda b: b.node("Sigmoid", [b.input], MAP, "it"), MAP, "not supported; supported are Add, Average"),
+    "unknown": (lambda b: b.node("Sin", [b.input], MAP, "it"), MAP, "not supported; supported are Add, Average"),
     "computed weight": (computed_operand("Conv", 1), MAP, "the weight and the bias must be constants"),
     "computed bias": (computed_operand("Conv", 2), MAP, "the weight and the bias must be constants"),
     "computed B": (computed_operand("Gemm", 1), (4,), "B and C must be constants"),

@@ -12,12 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-from dianaq.errors import InvalidModel, QuantisationError, UnsupportedOperator
-from dianaq.schemas.cores import CoreMapping
-from dianaq_quant.editors import hardware
-from dianaq_quant.graph import run_editors
+from dianaq.errors import InvalidModel, UnsupportedOperator
 from dianaq_quant.importers import Network, import_module
-from dianaq_quant.importers.trace import CANONICAL
+from dianaq_quant.importers.network import CANONICAL
 from dianaq_quant.modules.structure import AvgPool2d, Ceiling, Conv2d, MaxPool2d
 
 from .support import kinds, modules
@@ -95,8 +92,6 @@ SPELLINGS: dict[str, tuple[nn.Module, list[str]]] = {
     "clamp": (Net(lambda m, x: x.clamp(0, 2)), ["Ceiling"]),
     "clamp(min)": (Net(lambda m, x: torch.clamp(x, min=0)), ["ReLU"]),
     "clamp_min": (Net(lambda m, x: x.clamp_min(0)), ["ReLU"]),
-    "F.leaky_relu": (Net(lambda m, x: F.leaky_relu(x, 0.2)), ["LeakyReLU"]),
-    "nn.LeakyReLU": (nn.LeakyReLU(0.3), ["LeakyReLU"]),
     "+": (Net(lambda m, x: x + F.relu(x)), ["ReLU", "Add"]),
     "+=": (Net(lambda m, x: increase(x)), ["ReLU", "Add"]),
     "torch.add": (Net(lambda m, x: torch.add(x, x.relu())), ["ReLU", "Add"]),
@@ -232,8 +227,12 @@ REFUSED: dict[str, tuple[nn.Module, str, str]] = {
     "mul": (Net(lambda m, x: x * 2), "mul", "no core multiplies by a tensor or a constant; a factor can go into"),
     "div": (Net(lambda m, x: x / 255), "truediv", "a normalisation of the input into the dataset's settings"),
     "permute": (Net(lambda m, x: x.permute(0, 2, 3, 1)), ".permute()", "no core moves values between dimensions"),
-    "sigmoid": (Net(lambda m, x: torch.sigmoid(x)), "sigmoid", "no core computes it; ReLU or ReLU6 would work"),
-    "GELU": (nn.GELU(), "GELU", "no core computes it; ReLU or ReLU6 would work"),
+    "softsign": (Net(lambda m, x: F.softsign(x)), "softsign", "no core computes it; ReLU or ReLU6 would work"),
+    "gate": (
+        Net(lambda m, x: x * torch.sigmoid(F.adaptive_avg_pool2d(x, 1))),
+        "Sigmoid",
+        "it is the gate of a squeeze-and-excitation block",
+    ),
     "GroupNorm": (nn.GroupNorm(2, 4), "GroupNorm", "BatchNorm2d would work"),
     "ConvTranspose2d": (nn.ConvTranspose2d(4, 4, 3), "ConvTranspose2d", "a convolution with stride 1 would work"),
     "parametrised": (weight_norm(conv()), "ParametrizedConv2d", "remove_parametrizations would work"),
@@ -446,10 +445,3 @@ def test_modules_that_cannot_be_imported(module: nn.Module, shape: tuple[int, ..
 
 def test_further_arguments_with_defaults_are_accepted() -> None:
     assert kinds(same_function(Optional()).graph) == ["ReLU"]
-
-
-def test_leaky_relu_is_refused_by_the_quantisation() -> None:
-    network = import_module(nn.Sequential(conv(), nn.LeakyReLU(0.1)), MAP)
-    with pytest.raises(QuantisationError, match=r"1 \(LeakyReLU\): no core computes it") as caught:
-        run_editors(network.graph, hardware.assignment(CoreMapping()))
-    assert caught.value.param == "1"

@@ -119,6 +119,14 @@ def _summary(path: Path, info: ModelInfo | WeightsInfo) -> str:
             f"  opset       {info.opset}",
             f"  operators   {operators}",
             f"  layers      {', '.join(info.layers) or 'none'}",
+            *([f"  substitute  {_substitutable(info)}"] if info.substitutable else []),
             f"  parameters  {info.parameters:,} ({size(path.stat().st_size)})",
         ]
     )
+
+
+def _substitutable(info: ModelInfo) -> str:
+    """The activations that no core computes: `2 hardswish (/a/Mul, /b/Mul)`."""
+    kinds = sorted(set(info.substitutable.values()))
+    named = {kind: [node for node, found in info.substitutable.items() if found == kind] for kind in kinds}
+    return ", ".join(f"{len(nodes)} {kind} ({', '.join(nodes)})" for kind, nodes in named.items())

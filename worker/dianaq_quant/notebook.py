@@ -15,6 +15,7 @@ from dianaq.errors import InvalidDataset, InvalidModel, InvalidSpec
 from dianaq.schemas.events import EventBody, Stage
 from dianaq.schemas.spec import ZooModel, checkpoint_of, parse_spec
 from dianaq_quant.graph import Editor
+from dianaq_quant.importers import Operators
 from dianaq_quant.pipeline import run
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
@@ -43,6 +44,7 @@ def quantise(
     input_shape: tuple[int, ...] | None = None,
     weights: Path | str | None = None,
     editors: Mapping[Stage, Sequence[Editor]] | None = None,
+    operators: Operators | None = None,
     emit: Callable[[EventBody], None] = lambda body: None,
     **spec: Any,
 ) -> Quantised:
@@ -55,8 +57,9 @@ def quantise(
         input_shape: shape of one sample of a module's input; default: that of the samples.
         weights: weights file of a zoo network; default: that which its `weights` names.
         editors: a user's own graph editors, which run before those of the stage that they are given for.
+        operators: a user's own operators, which the import asks before it refuses anything.
         emit: receives what happens.
-        spec: the other fields of a `JobSpec`: `recipe`, `preprocessing`, `mapping`, `task`, `start_from`...
+        spec: the other fields of a `JobSpec`: `recipe`, `preprocessing`, `substitute`, `mapping`, `task`...
 
     Raises:
         DianaqError: says what is wrong with the input, or which layer cannot be brought onto the chip.
@@ -95,6 +98,7 @@ def quantise(
             module=module,
             input_shape=input_shape or (_sample_shape(path) if module is not None else ()),
             editors=editors,
+            operators=operators,
         )
     assert state.integer is not None
     return Quantised(state.network, state.integer.graph, state.report.as_json(), Path(out_dir))

@@ -18,6 +18,7 @@ from dianaq.inspection.interface import check_kind
 from dianaq.schemas.events import ITERATIONS
 from dianaq.schemas.recipe import Preset, Recipe, merge
 from dianaq.schemas.spec import SCHEDULING, Device, InputKind, JobSpec, OutputKind, Priority, TaskName, parse_spec
+from dianaq.schemas.substitution import ACTIVATIONS, REPLACEMENTS
 from dianaq.schemas.zoo import Architecture
 
 DEFAULT_PRESET: Preset = "ptq"
@@ -52,6 +53,15 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="ITERATION=N",
         help=f"training epochs of an iteration ({', '.join(ITERATIONS)})",
+    )
+    group.add_argument(
+        "--substitute",
+        type=_substitution,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ACTIVATION=OTHER",
+        help=f"replace activations that no core computes ({', '.join(ACTIVATIONS)}) by {' or '.join(REPLACEMENTS)}",
     )
     group.add_argument("--mean", type=float, nargs="+", metavar="X", help="per channel, of samples scaled to 0..1")
     group.add_argument("--std", type=float, nargs="+", metavar="X", help="per channel, of samples scaled to 0..1")
@@ -199,12 +209,20 @@ def _from_options(args: argparse.Namespace) -> dict[str, Any]:
         "preprocessing": preprocessing,
         "interface": {name: kind for name, kind in ends.items() if kind is not None},
         "task": args.task,
+        "substitute": dict(args.substitute),
         "profile": args.profile,
         "start_from": args.start_from,
     }
     scheduling = {name: getattr(args, name, None) for name in sorted(SCHEDULING)}
     given = {name: value for name, value in scheduling.items() if value is not None}
     return given | {name: part for name, part in parts.items() if part}
+
+
+def _substitution(text: str) -> tuple[str, str]:
+    kind, _, other = text.partition("=")
+    if not kind or not other:
+        raise argparse.ArgumentTypeError(f"{text!r} is not ACTIVATION=OTHER, such as hardswish=relu6")
+    return kind, other
 
 
 def _epochs(text: str) -> tuple[str, int]:

@@ -16,6 +16,7 @@ from dianaq.cli.options import (
 from dianaq.cli.summary import summary
 from dianaq.cli.waiting import INTERRUPTED, wait
 from dianaq.client import Client
+from dianaq.inspection import check_substitution
 from dianaq.schemas.resources import Model, ModelInfo
 from dianaq.schemas.spec import JobSpec, ZooModel
 
@@ -34,12 +35,17 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(args: argparse.Namespace) -> int:
-    """Everything that can be wrong with the options is found before anything is uploaded."""
+    """Everything that can be wrong with the options is found before anything is uploaded.
+
+    What must be substituted is known once the network is, and said before the dataset is sent, which is the larger.
+    """
     draft = job_spec(args, model=None if args.model is None else "unknown-yet", dataset="unknown-yet")
     check_model_file(draft, args.model)
     check_replaceable(args.out.expanduser().resolve(), overwrite=args.overwrite)
     with Client() as client:
         model = None if args.model is None else client.upload_model(args.model, name=args.name)
+        if model is not None and isinstance(model.info, ModelInfo) and draft.start is None:
+            check_substitution(draft, model.info.substitutable, model.info.final)
         dataset = client.upload_dataset(args.data)
         spec = job_spec(args, model=None if model is None else model.id, dataset=dataset.id)
         job = client.submit_job(spec)

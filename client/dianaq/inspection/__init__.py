@@ -1,8 +1,9 @@
 """What is inside an uploaded file, found without executing any of it. Needs the `inspection` extra.
 
 From outside: `inspect_upload`, which is `inspect_model` or `inspect_weights`; `inspect_dataset`, `check_fit`,
-`input_layout`, `node_names`, `file_format`, and the operators that are supported. Names load on first use: `check_fit`,
-`input_layout`, `inspect_weights` and `file_format` need neither numpy nor onnx.
+`check_substitution`, `input_layout`, `node_names`, `file_format`, and the operators that are supported. Names load on
+first use: `check_fit`, `check_substitution`, `input_layout`, `inspect_weights` and `file_format` need neither numpy nor
+onnx.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from dianaq.inspection.model import inspect_model
     from dianaq.inspection.naming import node_names
     from dianaq.inspection.operators import LINEAR_OPERATORS, SUPPORTED_OPERATORS
+    from dianaq.inspection.substitution import check_substitution
     from dianaq.inspection.upload import inspect_upload
     from dianaq.inspection.weights import inspect_weights
 
@@ -26,6 +28,7 @@ __all__ = [
     "InputLayout",
     "check_fit",
     "check_interface",
+    "check_substitution",
     "file_format",
     "input_layout",
     "inspect_dataset",
@@ -41,6 +44,7 @@ _HOME = {
     "InputLayout": "fit",
     "check_fit": "fit",
     "check_interface": "fit",
+    "check_substitution": "substitution",
     "file_format": "formats",
     "input_layout": "fit",
     "inspect_dataset": "dataset",

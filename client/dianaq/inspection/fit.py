@@ -10,6 +10,7 @@ from typing import Literal
 from dianaq.errors import InvalidDataset, InvalidModel, InvalidSpec
 from dianaq.inspection.fit_labels import check_class_numbers, check_numbers
 from dianaq.inspection.interface import Interface, interface
+from dianaq.inspection.substitution import check_substitution
 from dianaq.schemas.events import ITERATIONS
 from dianaq.schemas.resources import DatasetInfo, ModelInfo, WeightsInfo
 from dianaq.schemas.spec import JobSpec
@@ -55,6 +56,7 @@ def check_fit(spec: JobSpec, file: ModelInfo | WeightsInfo | None, dataset: Data
     Raises:
         InvalidDataset: samples that do not fit the model's input, or labels that the task does not know.
         InvalidModel: its output does not fit the task, or the file is weights where a network is needed or the reverse.
+        UnsupportedOperator: it has activations that no core computes, and the job does not substitute them.
         InvalidSpec: mean, std, augmentation, epochs, interface or layer names that do not fit the model or the data.
     """
     check_interface(spec, interface(spec, file), dataset)
@@ -62,6 +64,8 @@ def check_fit(spec: JobSpec, file: ModelInfo | WeightsInfo | None, dataset: Data
 
 def check_interface(spec: JobSpec, model: Interface, dataset: DatasetInfo) -> None:
     """Refuse a job whose network, data and settings contradict each other; raises as `check_fit`."""
+    if spec.start is None:  # else the network comes from a checkpoint, in which they are replaced
+        check_substitution(spec, model.substitutable, model.final)
     if spec.task == "classification":
         _check_classifier(model, dataset)
     elif spec.task == "reconstruction":

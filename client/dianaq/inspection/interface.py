@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from dianaq.errors import InvalidModel, InvalidSpec
 from dianaq.inspection.formats import Format
-from dianaq.schemas.resources import ModelInfo, TensorInfo, WeightsInfo
+from dianaq.schemas.resources import FinalActivation, ModelInfo, TensorInfo, WeightsInfo
 from dianaq.schemas.spec import JobSpec, ZooModel
 
 
 @dataclass(frozen=True)
 class Interface:
-    """Input and output of a network, and the names of its linear layers; None where only the job knows them."""
+    """Input and output of a network, and the names of its linear layers; None where only the job knows them.
+
+    `substitutable` and `final` are as in `ModelInfo`, and empty for a network whose import has seen to that.
+    """
 
     input: TensorInfo
     output: TensorInfo
     layers: tuple[str, ...] | None
+    substitutable: Mapping[str, str] = field(default_factory=dict)
+    final: FinalActivation | None = None
 
 
 def interface(spec: JobSpec, file: ModelInfo | WeightsInfo | None) -> Interface:
@@ -33,7 +39,7 @@ def interface(spec: JobSpec, file: ModelInfo | WeightsInfo | None) -> Interface:
     check_kind(spec, None if file is None else file.format)
     if not isinstance(zoo, ZooModel):
         assert isinstance(file, ModelInfo)
-        return Interface(file.input, file.output, file.layers)
+        return Interface(file.input, file.output, file.layers, file.substitutable, file.final)
     if spec.task == "classification" and zoo.classes is None:
         raise InvalidSpec(
             f"task is 'classification', but the {zoo.architecture} gives its input back; take another architecture",

@@ -11,11 +11,13 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from dianaq.errors import InvalidModel
+from dianaq.inspection.activations import activations_of, check_gates, final_of
 from dianaq.inspection.constants import check_constants, constants_of
 from dianaq.inspection.formats import file_format
 from dianaq.inspection.network import Network, check_operators, nodes_of
 from dianaq.inspection.node_rules import check_node
 from dianaq.inspection.operators import LINEAR_OPERATORS
+from dianaq.inspection.own_operators import registered_operators
 from dianaq.inspection.shapes import infer_shapes
 from dianaq.inspection.simplify import opset_of, simplified
 from dianaq.inspection.structure import graph_ends
@@ -36,8 +38,10 @@ def inspect_model(path: str | os.PathLike[str]) -> ModelInfo:
     network = _network(model)
     _check_standard(model)
     shapes = infer_shapes(model, network)
+    found = network.activations
     for node in network.nodes:
-        check_node(node, network, shapes)
+        if node.operator not in network.own and node.name not in found.inner | found.kinds.keys():
+            check_node(node, network, shapes)
     graph = model.graph
     return ModelInfo(
         opset=network.opset,
@@ -46,6 +50,8 @@ def inspect_model(path: str | os.PathLike[str]) -> ModelInfo:
         operators=dict(sorted(Counter(node.operator for node in network.nodes).items())),
         layers=tuple(node.name for node in network.nodes if node.operator in LINEAR_OPERATORS),
         parameters=sum(math.prod(tensor.dims) for tensor in graph.initializer),
+        substitutable=dict(found.kinds),
+        final=final_of(found, network.nodes, network.output.name),
     )
 
 
@@ -74,11 +80,13 @@ def parse_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
 def _network(model: onnx.ModelProto) -> Network:
     graph = model.graph
     nodes = nodes_of(graph)
-    check_operators(nodes)
     constants = constants_of(graph, nodes)
-    check_constants(nodes, constants)
     source, sink = graph_ends(graph)
-    return Network(opset_of(model), nodes, constants, source, sink)
+    found, own = activations_of(nodes, constants, sink.name), registered_operators()
+    check_gates(found, nodes, constants)
+    check_operators((node for node in nodes if node.name not in found.inner | found.written.keys()), own)
+    check_constants(nodes, constants)
+    return Network(opset_of(model), nodes, constants, source, sink, found, own)
 
 
 def _check_standard(model: onnx.ModelProto) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,8 @@ from dianaq.inspection.operators import SUPPORTED_OPERATORS
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from dianaq.inspection.activations import Activations
 
 Shape = tuple[int, ...]
 
@@ -48,13 +50,18 @@ class Node:
 
 @dataclass(frozen=True)
 class Network:
-    """A graph whose operators are all known. `constants` are initialisers and outputs of Constant nodes."""
+    """A graph whose operators are all known. `constants` are initialisers and outputs of Constant nodes.
+
+    `activations` are those that no core computes; `own` names the operators that installed packages bring.
+    """
 
     opset: int
     nodes: tuple[Node, ...]
     constants: Mapping[str, onnx.TensorProto]
     input: onnx.ValueInfoProto
     output: onnx.ValueInfoProto
+    activations: Activations
+    own: frozenset[str] = frozenset()
 
     def constant(self, tensor: str) -> NDArray[Any] | None:
         """Values of a constant tensor, looked up through Identity nodes; None for an activation."""
@@ -97,18 +104,23 @@ def nodes_of(graph: onnx.GraphProto) -> tuple[Node, ...]:
     )
 
 
-def check_operators(nodes: Iterable[Node]) -> None:
+def check_operators(nodes: Iterable[Node], own: Collection[str]) -> None:
     """Refuse a graph of operators that have no counterpart on the chip.
+
+    Args:
+        own: operators that installed packages bring (`own_operators`).
 
     Raises:
         UnsupportedOperator: names the first node whose operator or domain is not supported.
     """
     for node in nodes:
+        if node.operator in own:
+            continue
         domain, _, operator = node.operator.rpartition(".")
         if domain:
             raise UnsupportedOperator(
-                f"node {node.name!r}: operator {operator} comes from the domain {domain!r}; "
-                "only operators of the default ONNX domain are supported",
+                f"node {node.name!r}: operator {operator} comes from the domain {domain!r}; only operators of the "
+                "default ONNX domain are supported, and those that an installed package brings",
                 param=node.name,
             )
         if operator not in SUPPORTED_OPERATORS:

@@ -8,6 +8,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from dianaq.schemas.substitution import Activation
+
+ACTIVATION_OPERATORS: Mapping[str, Activation] = MappingProxyType(
+    {
+        "Celu": "celu",
+        "Elu": "elu",
+        "Gelu": "gelu",
+        "HardSigmoid": "hardsigmoid",
+        "HardSwish": "hardswish",
+        "LeakyRelu": "leaky_relu",
+        "Mish": "mish",
+        "PRelu": "prelu",
+        "Selu": "selu",
+        "Sigmoid": "sigmoid",
+        "Softplus": "softplus",
+        "Swish": "silu",
+        "Tanh": "tanh",
+    }
+)
+"""Operators that are activations which no core computes: a job has to substitute them."""
+
+_SUBSTITUTED = "where the job substitutes it"
+
 SUPPORTED_OPERATORS: Mapping[str, str] = MappingProxyType(
     {
         "Add": "two activations of one shape, or a constant bias after MatMul",
@@ -29,6 +52,8 @@ SUPPORTED_OPERATORS: Mapping[str, str] = MappingProxyType(
         "Reshape": "as a flatten: to (batch, everything else)",
         "Softmax": "over the classes, as the last operator",
         "Squeeze": "as a flatten: to (batch, everything else)",
+        **dict.fromkeys(ACTIVATION_OPERATORS, _SUBSTITUTED),
+        "Sigmoid": f"{_SUBSTITUTED}, or as the last operator of a classifier",
     }
 )
 """Operator of the default ONNX domain -> the form in which it is supported."""

@@ -24,6 +24,7 @@ def infer_shapes(model: onnx.ModelProto, network: Network) -> dict[str, Shape]:
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     probe.graph.output[0].type.tensor_type.ClearField("shape")
+    _keep_shapes(probe, network)
     try:
         inferred = onnx.shape_inference.infer_shapes(probe, strict_mode=True)
     except (onnx.shape_inference.InferenceError, ValueError) as error:
@@ -35,6 +36,16 @@ def infer_shapes(model: onnx.ModelProto, network: Network) -> dict[str, Shape]:
             shapes[value.name] = tuple(d.dim_value for d in tensor.shape.dim)
     _refuse_large(network, shapes)
     return shapes
+
+
+def _keep_shapes(probe: onnx.ModelProto, network: Network) -> None:
+    """Let operators that installed packages bring, which nothing is known of, keep the shape of what they read first.
+
+    It is so for activations; what another one really gives is known to the import.
+    """
+    for node, known in zip(probe.graph.node, network.nodes, strict=True):
+        if known.operator in network.own:
+            node.CopyFrom(onnx.helper.make_node("Identity", [known.inputs[0]], [known.outputs[0]], name=known.name))
 
 
 def _first_cause(error: Exception) -> str:

@@ -92,6 +92,23 @@ class LabelScale(_Part):
     std: list[float]
 
 
+class SubstitutionReport(_Part):
+    """What substituted activations cost by themselves: the float network before and after, nothing trained yet."""
+
+    by: dict[str, str]
+    """What replaced each kind of activation."""
+    trained: list[Iteration]
+    """The iterations that were trained afterwards."""
+    split: str | None
+    """What the figures were measured on; without labels there are none."""
+    before: dict[str, float] | None
+    after: dict[str, float] | None
+    samples: int
+    """Of the calibration, on which outputs were compared."""
+    outputs: dict[str, float]
+    """How well the network after imitates the one before: `sqnr_db`, and `agreement` where it has several outputs."""
+
+
 class Histogram(_Part):
     """Integer weights per bin: bin i counts `lo + i * step` up to and without `lo + (i + 1) * step`."""
 
@@ -282,6 +299,7 @@ class JobReport(_Part):
     accuracy: list[Accuracy]
     """In the order of the stages; empty without labels."""
     training: list[Epoch]
+    substitution: SubstitutionReport | None = None
     noise_sweep: list[NoiseLevel]
     layers: list[LayerReport]
     sqnr: Sqnr | None = None

@@ -26,6 +26,14 @@ class TensorInfo(Resource):
     shape: tuple[int, ...]
 
 
+class FinalActivation(Resource):
+    """An activation that gives the network's output: a Sigmoid, which a classification drops."""
+
+    node: str
+    reads: str
+    """The tensor before it."""
+
+
 class ModelInfo(Resource):
     """What inspection found in an ONNX file."""
 
@@ -39,6 +47,10 @@ class ModelInfo(Resource):
     """Names of the linear layers (Conv, Gemm, MatMul nodes), as `mapping.layers` may name them."""
     parameters: int
     """Number of values in the initialisers."""
+    substitutable: dict[str, str] = {}
+    """Nodes with activations that no core computes, and their kinds, which a job's `substitute` must name."""
+    final: FinalActivation | None = None
+    """The Sigmoid at the end, if there is one; it is among the `substitutable`."""
 
 
 class WeightsInfo(Resource):

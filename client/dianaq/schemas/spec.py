@@ -26,6 +26,7 @@ from dianaq.schemas.deployment import Remedies
 from dianaq.schemas.events import ITERATIONS, Iteration
 from dianaq.schemas.recipe import Recipe, of_squares
 from dianaq.schemas.strict import StrictModel
+from dianaq.schemas.substitution import Substitute
 from dianaq.schemas.zoo import MAX_WIDTH, Architecture, shape_fault
 
 TaskName = Literal["classification", "reconstruction", "regression", "imitation"]
@@ -175,6 +176,9 @@ class JobSpec(StrictModel):
     mean squared error is measured, with both kinds also the AUC. Samples of `train` that are labelled as anomalies are
     neither trained on nor calibrated with. For `regression`, labels are numbers in the shape of the network's output,
     in any unit. For `imitation` there are none: those that the dataset has are ignored."""
+    substitute: Substitute = Field(default_factory=dict)
+    """What replaces the activations that no core computes, by kind, before the float iteration: `{hardswish: relu6}`.
+    It makes another network of it: the report says what that costs, and training afterwards gains most of it back."""
     preprocessing: Preprocessing = Preprocessing()
     interface: NetworkInterface = NetworkInterface()
     recipe: Recipe = Recipe()

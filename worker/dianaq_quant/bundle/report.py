@@ -61,6 +61,8 @@ class Report:
     cost: dict[str, Any] | None = None
     memory: dict[str, Any] | None = None
     deployed: dict[str, dict[str, Any]] = field(default_factory=dict)
+    substitution: dict[str, Any] | None = None
+    """What substituted activations cost by themselves."""
     started_from: dict[str, Any] | None = None
     """The checkpoint that the job started from: its iteration, its file's sha256, the versions that wrote it."""
 
@@ -147,6 +149,7 @@ class Report:
             "sqnr": sqnr,
             "accuracy": self.accuracy,
             "training": self.training,
+            "substitution": self.substitution,
             "noise_sweep": self.noise_sweep,
             **({"labels": self.labels} if self.labels else {}),
             "interface": self.interface,

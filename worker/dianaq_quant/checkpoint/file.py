@@ -43,6 +43,7 @@ class Origin(BaseModel):
         pixels: whether the network takes pixels, once it is quantised.
         model_sha256: of the model's (or its weights') file, if there is one.
         quantisers: the recipe's, as plain data: its functions need not be registered where it is only read.
+        substitute: what its activations were replaced by, by kind.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,6 +53,7 @@ class Origin(BaseModel):
     preprocessing: Preprocessing
     mapping: CoreMapping
     quantisers: dict[str, Any]
+    substitute: dict[str, str] = {}
     pixels: bool = False
     seed: int
     model: str | dict[str, Any]
@@ -62,8 +64,8 @@ class Origin(BaseModel):
 class Checkpoint:
     """A network after an iteration, in evaluation mode.
 
-    `teacher` is the float network, which later iterations may be distilled from. `versions` are those of dianaq and
-    torch that wrote the file.
+    `teacher` is the float network (that before a substitution), which later iterations may be distilled from.
+    `versions` are those of dianaq and torch that wrote the file.
     """
 
     iteration: Iteration

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dianaq.errors import InvalidModel, QuantisationError
 from dianaq.schemas.quantisers import QuantiserSpec
 from dianaq.schemas.ranges import QRange
+from dianaq_quant.modules.activations import HardSigmoid, SlopedReLU, Swish
 from dianaq_quant.modules.adc import Adc, RowTiles
 from dianaq_quant.modules.exact import (
     ExactAdd,
@@ -74,7 +75,17 @@ _KINDS: dict[type[nn.Module], Kind] = {
     nn.BatchNorm1d: _NORM,
     nn.BatchNorm2d: _NORM,
     nn.ReLU: Kind(("inplace",)),
+    # Of the network before its activations were substituted, which teaches the others.
     nn.LeakyReLU: Kind(("negative_slope", "inplace")),
+    nn.PReLU: Kind(("num_parameters",)),
+    SlopedReLU: Kind(None),
+    **dict.fromkeys((nn.Hardswish, nn.SiLU, nn.Mish, nn.SELU, nn.Hardsigmoid), Kind()),
+    **dict.fromkeys((nn.Sigmoid, nn.Tanh), Kind()),
+    **dict.fromkeys((nn.ELU, nn.CELU), Kind(("alpha",))),
+    nn.GELU: Kind(("approximate",)),
+    nn.Softplus: Kind(("beta", "threshold")),
+    HardSigmoid: Kind(("alpha", "beta")),
+    Swish: Kind(("beta",)),
     Ceiling: Kind(None, ("min_val", "max_val", "inplace")),
     MaxPool2d: Kind(_POOL),
     AvgPool2d: Kind(_POOL),

@@ -8,9 +8,27 @@ from torch import fx, nn
 
 from dianaq_quant.graph import Edit
 from dianaq_quant.graph.surgery import free_name, identifier
+from dianaq_quant.modules.structure import (
+    Add,
+    AvgPool2d,
+    Ceiling,
+    Conv2d,
+    Flatten,
+    GlobalAvgPool2d,
+    MaxPool2d,
+)
 
 RESERVED = {"input", "output"}
 """Names of the network's ends in records and exported files; no layer may have them."""
+
+CANONICAL: frozenset[type[nn.Module]] = frozenset(
+    {
+        *(Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d),
+        *(nn.ReLU, Ceiling, Add),
+        *(MaxPool2d, AvgPool2d, GlobalAvgPool2d, Flatten),
+    }
+)
+"""Classes of the modules that an imported network is made of."""
 
 
 @dataclass
@@ -19,7 +37,8 @@ class Network:
 
     `graph` has one input and one output; each node's `meta["layer"]` is the user's name of what it computes: its ONNX
     node's name, or the dotted name of its module. `notes` tell what was left out on the way; `edits`, by those names,
-    what the editors of a traced network did and passed over.
+    what the editors of a traced network did and passed over. `original` is the network before activations were
+    substituted, for evaluation alone; None where none were.
     """
 
     graph: fx.GraphModule
@@ -28,6 +47,7 @@ class Network:
     output_name: str
     notes: list[str] = field(default_factory=list)
     edits: list[Edit] = field(default_factory=list)
+    original: fx.GraphModule | None = None
 
 
 def free_name_of(root: nn.Module, name: str) -> str:

@@ -8,36 +8,57 @@ import onnx
 import torch
 from torch import fx
 
+from dianaq.inspection.activations import activations_of
+from dianaq.inspection.constants import constants_of
 from dianaq.inspection.model import parse_model
+from dianaq.inspection.network import nodes_of
 from dianaq.inspection.simplify import simplified
+from dianaq_quant.graph.shapes import record_shapes
+from dianaq_quant.importers.activations import written
+from dianaq_quant.importers.finish import Wishes, edits_by_layer, finish
 from dianaq_quant.importers.network import Network
 from dianaq_quant.importers.operators import HANDLERS
 from dianaq_quant.importers.step import Importer, Step, Value
 
 
-def import_onnx(path: Path) -> Network:
+def import_onnx(path: Path, wishes: Wishes | None = None) -> Network:
     """Import an ONNX file of the supported operators (`dianaq.inspection`).
+
+    Args:
+        path: the file.
+        wishes: what is to be substituted, and the user's own operators and editors.
 
     Raises:
         UnsupportedOperator: names the node and the operator, or the attribute that is not supported.
         InvalidModel: the graph does not fit together.
     """
+    wishes = wishes or Wishes()
+    own = wishes.all_operators().handlers
     model = simplified(parse_model(path))
+    nodes = nodes_of(model.graph)
+    found = activations_of(nodes, constants_of(model.graph, nodes), model.graph.output[0].name)
     importer = Importer(model)
     (source,) = model.graph.input
     batch, *shape = (d.dim_value for d in source.type.tensor_type.shape.dim)
     importer.values[source.name] = Value(importer.graph.placeholder("input"), torch.zeros(batch, *shape))
-    for node in model.graph.node:
+    for node, operator in zip(model.graph.node, (known.operator for known in nodes), strict=True):
+        if node.name in found.inner:
+            continue
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         step = Step(node, node.name, attributes)
-        handler = HANDLERS.get(node.op_type)
-        if handler is None:
+        handler = own.get(operator) or HANDLERS.get(operator)
+        if node.name in found.written:
+            written(importer, step, found.written[node.name])
+        elif handler is None:
             raise step.refuse(f"not supported; supported are {', '.join(sorted(HANDLERS))}")
-        handler(importer, step)
+        else:
+            handler(importer, step)
     sink = model.graph.output[0].name
     importer.graph.output(importer.values[sink].node)
     network = fx.GraphModule(importer.root, importer.graph)
     network.graph.eliminate_dead_code()
     network.delete_all_unused_submodules()
     network.recompile()
-    return Network(network, source.name, tuple(shape), sink, importer.notes)
+    record_shapes(network, tuple(shape))
+    edits = edits_by_layer(network, wishes.editors)
+    return finish(Network(network, source.name, tuple(shape), sink, importer.notes, edits), wishes)

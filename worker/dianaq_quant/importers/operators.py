@@ -9,6 +9,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from dianaq_quant.importers.activations import ACTIVATIONS
 from dianaq_quant.importers.step import Importer, Step
 from dianaq_quant.modules.structure import (
     Add,
@@ -324,6 +325,7 @@ def _squeeze(importer: Importer, step: Step) -> None:
 
 
 HANDLERS: dict[str, Handler] = {
+    **ACTIVATIONS,
     "Add": _add,
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_norm,

@@ -16,8 +16,7 @@ COMPUTED = (
 SPLIT = "no core splits a tensor; one layer for each part would work"
 
 REASONS: dict[str, str] = (
-    dict.fromkeys(("sigmoid", "tanh", "gelu", "silu", "hardswish", "hardsigmoid", "elu", "selu", "mish"), ACTIVATION)
-    | dict.fromkeys(("prelu", "softplus", "celu", "rrelu", "threshold", "softsign", "logsigmoid"), ACTIVATION)
+    dict.fromkeys(("threshold", "softsign", "logsigmoid", "softshrink", "hardshrink", "tanhshrink"), ACTIVATION)
     | dict.fromkeys(
         ("layernorm", "groupnorm", "instancenorm1d", "instancenorm2d", "localresponsenorm"), PER_SAMPLE_NORM
     )

@@ -14,6 +14,7 @@ from dianaq.schemas.resources import TensorInfo
 from dianaq.schemas.spec import JobSpec, ZooModel
 from dianaq_quant.graph.shapes import record_shapes
 from dianaq_quant.graph.surgery import calls, layer_of, output_node
+from dianaq_quant.importers.finish import Wishes
 from dianaq_quant.importers.network import Network
 from dianaq_quant.importers.onnx import import_onnx
 from dianaq_quant.importers.trace import import_module
@@ -21,28 +22,31 @@ from dianaq_quant.importers.weights import load_weights
 from dianaq_quant.zoo import build
 
 
-def import_network(spec: JobSpec, path: Path | None, module: nn.Module | None, shape: tuple[int, ...]) -> Network:
+def import_network(
+    spec: JobSpec, path: Path | None, module: nn.Module | None, shape: tuple[int, ...], wishes: Wishes
+) -> Network:
     """The network of a job as a graph of modules.
 
     Args:
         path: an ONNX file, or the weights of a zoo network; None without a file.
         module: a network made in Python, which stands in place of `spec.model`.
         shape: shape of one sample of a module's input; the others know their own.
+        wishes: what the job wants of its import (`Wishes.of`).
 
     Raises:
         DianaqError: the file, the architecture or the module cannot be used; names what is at fault.
     """
     if module is not None:
-        return import_module(module, shape)
+        return import_module(module, shape, wishes)
     zoo = spec.model
     if not isinstance(zoo, ZooModel):
         assert path is not None, "checked by its caller"
-        return import_onnx(path)
+        return import_onnx(path, wishes)
     torch.manual_seed(spec.recipe.seed)  # of random initial weights
     classes = zoo.classes or zoo.input_shape[0]
     built = build(zoo.architecture, input_shape=zoo.input_shape, classes=classes, width=zoo.width)
     notes = [] if path is None else load_weights(built, path)
-    network = import_module(built, zoo.input_shape)
+    network = import_module(built, zoo.input_shape, wishes)
     network.notes[:0] = notes
     return network
 

@@ -5,42 +5,30 @@ from __future__ import annotations
 import copy
 import inspect
 import keyword
+import operator
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from dianaq.errors import InvalidModel
+from dianaq.inspection.substitution import GATE, GATES
 from dianaq_quant.editors.canonicalise import TRACED
 from dianaq_quant.editors.canonicalise.remove_identities import ACTIVE
-from dianaq_quant.editors.canonicalise.traced_call import Call, operation
-from dianaq_quant.graph import run_editors
+from dianaq_quant.editors.canonicalise.traced_call import Call, key_of, operation
 from dianaq_quant.graph.surgery import layer_of, module_of
-from dianaq_quant.importers.network import Network, free_name_of
+from dianaq_quant.importers.finish import Wishes, edits_by_layer, finish
+from dianaq_quant.importers.network import CANONICAL, Network, free_name_of
+from dianaq_quant.importers.own import Operators, ReadOwn, is_own
 from dianaq_quant.importers.recording import record
 from dianaq_quant.importers.refusals import reason
 from dianaq_quant.modules import structure
-from dianaq_quant.modules.structure import (
-    Add,
-    AvgPool2d,
-    Ceiling,
-    Conv2d,
-    Flatten,
-    GlobalAvgPool2d,
-    MaxPool2d,
-)
-
-CANONICAL = {
-    *(Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d),
-    *(nn.ReLU, nn.LeakyReLU, Ceiling, Add),
-    *(MaxPool2d, AvgPool2d, GlobalAvgPool2d, Flatten),
-}
-"""Classes of the modules that an imported network is made of."""
+from dianaq_quant.modules.activations import KINDS
+from dianaq_quant.modules.structure import AvgPool2d, Conv2d, GlobalAvgPool2d, MaxPool2d
 
 
-def import_module(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
+def import_module(module: nn.Module, input_shape: tuple[int, ...], wishes: Wishes | None = None) -> Network:
     """Import a module in evaluation mode. The module itself is not changed; its parameters are copied.
 
     Modules, functions and methods may be mixed and reused: each call becomes a module of its own. Calls that share
@@ -49,11 +37,15 @@ def import_module(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
     Args:
         module: takes one tensor (N, *input_shape) and gives one; `torch.fx` must be able to trace it. float32.
         input_shape: shape of one sample.
+        wishes: what is to be substituted, and the user's own operators and editors. The result computes what the
+            module computes but for what these change.
 
     Raises:
         UnsupportedOperator: names the node and the operation, and what would work in its place.
         InvalidModel: the module cannot be traced, does not fit the input's shape, or has other parameters than float32.
     """
+    wishes = wishes or Wishes()
+    operators = wishes.all_operators()
     input_name = _input_name(module)
     _check_parameters(module)
     if not input_shape or any(isinstance(d, bool) or not isinstance(d, int) or d < 1 for d in input_shape):
@@ -62,7 +54,7 @@ def import_module(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
         )
     try:
         whole = _Whole(copy.deepcopy(module).cpu().eval())
-        graph = _Tracer().trace(whole)
+        graph = _Tracer(operators).trace(whole)
     except Exception as error:  # whatever the user's forward raises
         raise InvalidModel(
             f"torch.fx cannot trace {type(module).__name__}: {str(error).splitlines()[0] if str(error) else error!r}; "
@@ -74,18 +66,22 @@ def import_module(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
     probe = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = whole(probe.clone())
-    layers = {node.name: layer_of(node) for node in network.graph.nodes}
+    if edits := edits_by_layer(network, [ReadOwn(operators.readers)]):
+        # Whoever reads an operator in a way of their own changes what is computed; the rest must stay as it was.
+        record(network, input_shape)
+        with torch.no_grad():
+            expected = network(probe.clone())
     *exact, drop_softmax = TRACED
-    edits = run_editors(network, exact)
+    edits += edits_by_layer(network, exact)
     with torch.no_grad():
         got = network(probe)
-    edits += drop_softmax(network)
+    own = edits_by_layer(network, wishes.editors)
+    edits += own + edits_by_layer(network, [drop_softmax])
     network = _assembled(network)
     if not any(edit.note == ACTIVE for edit in edits):
         _check_function(got, expected)
-    edits = [replace(edit, node=layers.get(edit.node, edit.node)) for edit in edits]  # a node may be an editor's own
-    notes = [f"{edit.node}: {edit.note}" for edit in edits if edit.note]
-    return Network(network, input_name, tuple(input_shape), "output", notes, edits)
+    notes = [f"{edit.node}: {edit.note}" for edit in edits if edit.note and edit not in own]
+    return finish(Network(network, input_name, tuple(input_shape), "output", notes, edits), wishes)
 
 
 class _Whole(nn.Module):
@@ -101,10 +97,18 @@ class _Whole(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Looks into every module but those of `torch.nn` and our own."""
+    """Looks into every module but those of `torch.nn`, our own, and those that the user has a reader for."""
+
+    def __init__(self, operators: Operators) -> None:
+        super().__init__()
+        self.operators = operators
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return type(m).__module__ == structure.__name__ or super().is_leaf_module(m, module_qualified_name)
+        return (
+            is_own(self.operators, m)
+            or type(m).__module__ == structure.__name__
+            or super().is_leaf_module(m, module_qualified_name)
+        )
 
 
 def _input_name(module: nn.Module) -> str:
@@ -213,7 +217,10 @@ def _only_output(network: fx.GraphModule, node: fx.Node) -> fx.Node:
 def _canonical(network: fx.GraphModule, node: fx.Node) -> nn.Module:
     call = Call(network, node)
     module = module_of(network, node)
-    if module is None or type(module) not in CANONICAL:
+    if module is None or type(module) not in CANONICAL | KINDS.keys():
+        gates = [source for source in node.all_input_nodes if _is_gate(network, source)]
+        if gates and key_of(network, node) in (operator.mul, torch.mul, "mul"):
+            raise Call(network, gates[0]).refuse(GATE)
         raise call.refuse(reason(operation(network, node)))
     for source, ranks in zip(node.args, _ranks(module), strict=False):
         if len(call.shape(source)) not in ranks:
@@ -221,6 +228,11 @@ def _canonical(network: fx.GraphModule, node: fx.Node) -> nn.Module:
             hint = "; flatten it first" if ranks == (1,) else ""
             raise call.refuse(f"its input must be {wanted} per sample, its shape is {call.shape(source)}{hint}")
     return module
+
+
+def _is_gate(network: fx.GraphModule, node: fx.Node) -> bool:
+    kind = KINDS.get(type(module_of(network, node)))  # type: ignore[arg-type]  # None's class is none of them
+    return kind in GATES
 
 
 def _ranks(module: nn.Module) -> Iterator[tuple[int, ...]]:

@@ -21,6 +21,7 @@ from dianaq_quant.bundle.report import Report
 from dianaq_quant.bundle.report_html import report_page
 from dianaq_quant.checkpoint import load
 from dianaq_quant.graph import Editor, run_editors
+from dianaq_quant.importers import Operators
 from dianaq_quant.pipeline.stages import STAGES, assign
 from dianaq_quant.pipeline.starting import check_start, identity
 from dianaq_quant.pipeline.state import State
@@ -40,6 +41,7 @@ def run(
     module: nn.Module | None = None,
     input_shape: tuple[int, ...] = (),
     editors: Mapping[Stage, Sequence[Editor]] | None = None,
+    operators: Operators | None = None,
     snapshots: Path | None = None,
 ) -> State:
     """Run a whole job and leave the bundle at `out_dir`, complete or not at all.
@@ -53,7 +55,9 @@ def run(
         should_stop: polled between steps; true ends the job.
         start_from: the checkpoint that `spec.start_from` names; the stages up to its iteration are left out.
         module, input_shape: a network made in Python, in place of the file, and the shape of one sample of its input.
-        editors: a user's own, which run before the stage's; none for `import`, before which there is no network.
+        editors: a user's own, which run before the stage's; those of `import` run on the network as it was read,
+            before anything is substituted or refused.
+        operators: a user's own, beside those of installed packages.
         snapshots: a folder in which trainings are written down after each epoch. A job that was run with it before, and
             died, goes on from there, and gives the same bundle; the files of other jobs are ignored. No two runs may
             have it at the same time. Nothing in it is needed once the bundle is there.
@@ -75,6 +79,7 @@ def run(
         state = State(
             spec, model_path, module, dataset_path, folder, emit, should_stop, report, empty, own, input_shape, device
         )
+        state.operators = operators or Operators()
         if snapshots is not None:
             snapshots.mkdir(parents=True, exist_ok=True)
             origin = identity(spec, model_path, dataset_path, start_from, report.device)
@@ -88,7 +93,8 @@ def run(
                 raise JobCancelled(f"cancelled before {name}")
             emit(StageBody(stage=name, status="started"))
             start = time.monotonic()
-            state.report.add_edits(name, run_editors(state.network, state.editors.get(name, ())))
+            if name != "import":  # which makes the network, and runs the user's editors on it itself
+                state.report.add_edits(name, run_editors(state.network, state.editors.get(name, ())))
             stage(state)
             emit(StageBody(stage=name, status="finished", seconds=round(time.monotonic() - start, 3)))
         files = {p.relative_to(folder).as_posix(): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
@@ -99,12 +105,12 @@ def run(
 
 
 def _check_editors(editors: Mapping[Stage, Sequence[Editor]], stages: list[Stage], otherwise: str) -> None:
-    """Raises `InvalidSpec` for editors of other stages, which would never run, and of `import`."""
-    known = [name for name in stages if name != "import"]
+    """Raises `InvalidSpec` for editors of other stages, which would never run."""
     for stage in editors:
-        if stage not in known:
-            why = "before it there is no network" if stage in stages else otherwise
-            raise InvalidSpec(f"editors for {stage!r}: {why}; there are {', '.join(known)}", param=f"editors.{stage}")
+        if stage not in stages:
+            raise InvalidSpec(
+                f"editors for {stage!r}: {otherwise}; there are {', '.join(stages)}", param=f"editors.{stage}"
+            )
 
 
 def _start(state: State, path: Path) -> list[tuple[Stage, Callable[[State], None]]]:

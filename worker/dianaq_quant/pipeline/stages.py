@@ -6,10 +6,12 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+from torch import fx
+
 from dianaq.errors import InvalidSpec
 from dianaq.inspection import check_interface, inspect_dataset
 from dianaq.schemas.cores import NoiseSweep
-from dianaq.schemas.events import EventBody, Iteration, LogBody, MetricsBody, Stage
+from dianaq.schemas.events import ITERATIONS, EventBody, Iteration, LogBody, MetricsBody, Stage
 from dianaq.schemas.ranges import QRange
 from dianaq.schemas.recipe import Training
 from dianaq_quant.checkpoint import save
@@ -21,13 +23,14 @@ from dianaq_quant.export.layers import IntegerNetwork, limits_of_dialects, read_
 from dianaq_quant.graph import run_editors
 from dianaq_quant.graph.shapes import record_shapes
 from dianaq_quant.graph.surgery import calls, core_of
-from dianaq_quant.importers import import_network, interface_of
+from dianaq_quant.importers import Wishes, import_network, interface_of
 from dianaq_quant.interface import border_note, check_pixels, coarse_note, describe_interface
 from dianaq_quant.modules.adc import converters, disturb, silence
 from dianaq_quant.modules.exact import ExactAdd, ExactAnalogConv2d, ExactConv2d, ExactLinear
 from dianaq_quant.pipeline.starting import origin_of
 from dianaq_quant.pipeline.state import State
 from dianaq_quant.profile.fidelity import fidelity
+from dianaq_quant.profile.substitution import substitution_cost
 from dianaq_quant.targets.diana import TERNARY
 from dianaq_quant.training.calibrate import calibrate, correct_biases, forget, observe
 from dianaq_quant.training.calibrate_analog import calibrate_analog
@@ -47,10 +50,11 @@ def import_(state: State) -> None:
     made = state.module is not None  # what is made in Python can be looked at only once it is imported
     if not made:
         check_interface(spec, interface_of(spec, state.model_path, None), found)
-    imported = import_network(spec, state.model_path, state.module, state.input_shape)
+    wishes = Wishes.of(spec, state.operators, state.editors.get("import", ()))
+    imported = import_network(spec, state.model_path, state.module, state.input_shape, wishes)
     if made:
         check_interface(spec, interface_of(spec, None, imported), found)
-    state.network, state.input_shape = imported.graph, imported.input_shape
+    state.network, state.input_shape, state.original = imported.graph, imported.input_shape, imported.original
     state.report.add_edits("import", imported.edits)
     for note in imported.notes:
         state.note(note)
@@ -66,9 +70,29 @@ def canonicalise_(state: State) -> None:
 
 
 def float_(state: State) -> None:
-    """The float network, trained if the recipe says so."""
+    """The float network, trained if the recipe says so; the teacher of the others.
+
+    Where activations were substituted, the network as it was before is the teacher: what is wanted is what it gives.
+    """
+    if state.original is not None:
+        _compare_substituted(state, state.original)
+        state.teacher = state.original  # which an imitation is measured by from here on
     _train(state, "float")
-    state.teacher = copy.deepcopy(state.network).requires_grad_(False)
+    state.teacher = state.original or copy.deepcopy(state.network).requires_grad_(False)
+
+
+def _compare_substituted(state: State, original: fx.GraphModule) -> None:
+    """Report what the substitution costs by itself, before anything is trained."""
+    record_shapes(original, state.input_shape)
+    with placed(state.device, original, state.network):
+        cost = substitution_cost(original, state.network, state.data_on_device, TASKS[state.spec.task])
+    trained = [name for name in ITERATIONS if state.spec.recipe.epochs(name)]
+    state.report.substitution = cost.as_json() | {"by": dict(state.spec.substitute), "trained": trained}
+    message = f"substituted activations make another network of it: {cost.sentence()}"
+    if trained:
+        state.note(f"{message}; trained afterwards: {', '.join(trained)}")
+    else:
+        state.warn(f"{message}; nothing is trained afterwards, which a qat preset or recipe.float.epochs would")
 
 
 def fake_quantised(state: State) -> None:

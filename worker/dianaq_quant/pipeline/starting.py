@@ -30,6 +30,7 @@ def origin_of(
         preprocessing=spec.preprocessing,
         mapping=spec.mapping,
         quantisers=_plain(spec.recipe.quantisers),
+        substitute={str(kind): str(other) for kind, other in spec.substitute.items()},
         pixels=spec.interface.input == "pixels",
         seed=spec.recipe.seed,
         model=_model(spec),
@@ -37,7 +38,9 @@ def origin_of(
     )
     if start is None:
         return origin
-    kept = ["model", "model_sha256"] if start.iteration == "float" else ["model", "model_sha256", "pixels", *_SETTLED]
+    kept = ["model", "model_sha256", "substitute"]
+    if start.iteration != "float":
+        kept += ["pixels", *_SETTLED]
     return origin.model_copy(update={name: getattr(start.origin, name) for name in kept})
 
 
@@ -80,6 +83,13 @@ def check_start(start: Checkpoint, spec: JobSpec, model_path: Path | None, datas
             f"the job's model file has the sha256 {digest}, but the checkpoint was made {made}; "
             "start from it with the same model",
             param="model",
+        )
+    if spec.substitute and spec.substitute != origin.substitute:
+        wanted = _brief({str(kind): other for kind, other in spec.substitute.items()})
+        raise InvalidSpec(
+            f"substitute is {wanted}, but the checkpoint's network was made with "
+            f"{_brief(origin.substitute) or 'none'}; leave it out, or start from the float network itself",
+            param="substitute",
         )
     check_interface(spec, graph_interface(start.teacher, origin.input_shape), dataset)
     notes = [f"started from the network after {start.iteration}; the stages before were left out"]

@@ -20,6 +20,7 @@ from dianaq_quant.export.dory import DoryModel
 from dianaq_quant.export.htvm import HtvmModel
 from dianaq_quant.export.layers import IntegerNetwork
 from dianaq_quant.graph import Editor, run_editors
+from dianaq_quant.importers import Operators
 from dianaq_quant.modules.exact import Requantisation
 from dianaq_quant.training.data import EVALUATION_BATCH, Data, batches
 from dianaq_quant.training.device import placed
@@ -50,6 +51,9 @@ class State:
     device: torch.device
     """Where networks are trained and measured; everywhere else they are on the CPU."""
     data: Data | None = None
+    operators: Operators = field(default_factory=Operators)
+    original: fx.GraphModule | None = None
+    """The float network before its activations were substituted; it is the teacher then."""
     teacher: fx.GraphModule | None = None
     start: Checkpoint | None = None
     integer: IntegerNetwork | None = None
@@ -109,6 +113,11 @@ class State:
         """Something that the user should know."""
         self.report.notes.append(message)
         self.emit(LogBody(message=message))
+
+    def warn(self, message: str) -> None:
+        """Something that the user should look at before the network is deployed."""
+        self.report.warnings.append(message)
+        self.emit(LogBody(level="warning", message=message))
 
     def measure(self, stage: Stage) -> None:
         """Report the present network's figures, if there are data to measure them on."""

@@ -1,6 +1,7 @@
 """From an imported network to the canonical form that the later stages rely on.
 
-`TRACED` makes the calls of a traced network modules, which is what an ONNX file gives; `EDITORS` does the rest.
+`TRACED` makes the calls of a traced network modules, which is what an ONNX file gives; `Substitute` and `DropSigmoid`
+bring away the activations that no core computes; `EDITORS` does the rest.
 
 In canonical form: a BatchNorm follows a linear layer that nothing else reads; a ReLU follows a linear layer, its
 BatchNorm or an addition that nothing else reads; no ReLU6 is next to an addition; average pools are global,
@@ -14,6 +15,7 @@ from dianaq_quant.editors.canonicalise.anchor_input import AnchorInput
 from dianaq_quant.editors.canonicalise.average_pool_to_conv import AveragePoolToConv
 from dianaq_quant.editors.canonicalise.batch_norm_to_conv import BatchNormToConv
 from dianaq_quant.editors.canonicalise.drop_activation import DropActivation
+from dianaq_quant.editors.canonicalise.drop_sigmoid import DropSigmoid, final_sigmoid
 from dianaq_quant.editors.canonicalise.drop_softmax import DropSoftmax
 from dianaq_quant.editors.canonicalise.fold_shapes import FoldShapes
 from dianaq_quant.editors.canonicalise.fuse_activations import FuseActivations
@@ -26,10 +28,22 @@ from dianaq_quant.editors.canonicalise.modulise_layers import ModuliseLayers
 from dianaq_quant.editors.canonicalise.modulise_means import ModuliseMeans
 from dianaq_quant.editors.canonicalise.modulise_pools import ModulisePools
 from dianaq_quant.editors.canonicalise.modulise_reshapes import ModuliseReshapes
+from dianaq_quant.editors.canonicalise.recognise_activations import RecogniseActivations
 from dianaq_quant.editors.canonicalise.remove_dead_code import RemoveDeadCode
 from dianaq_quant.editors.canonicalise.remove_identities import RemoveIdentities
 from dianaq_quant.editors.canonicalise.separate_calls import SeparateCalls
+from dianaq_quant.editors.canonicalise.substitute import Substitute, activations, with_originals
 from dianaq_quant.graph import Editor
+
+__all__ = [
+    "EDITORS",
+    "TRACED",
+    "DropSigmoid",
+    "Substitute",
+    "activations",
+    "final_sigmoid",
+    "with_originals",
+]
 
 TRACED: list[Editor] = [
     InPlace(),
@@ -37,6 +51,7 @@ TRACED: list[Editor] = [
     FoldShapes(),
     SeparateCalls(),
     RemoveIdentities(),
+    RecogniseActivations(),
     ModuliseActivations(),
     ModuliseAdditions(),
     ModuliseMeans(),

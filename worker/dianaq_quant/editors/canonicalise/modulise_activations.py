@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -9,7 +10,10 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
+from dianaq.schemas.substitution import Activation
 from dianaq_quant.editors.canonicalise.traced_call import Call, CallEditor, Chain, Reader
+from dianaq_quant.editors.canonicalise.traced_constants import constant, parameter
+from dianaq_quant.modules.activations import activation
 from dianaq_quant.modules.structure import Ceiling
 
 
@@ -50,20 +54,79 @@ def clamp(call: Call, input: fx.Node, min: object = None, max: object = None) ->
     return bounded(call, input, min, max)
 
 
-def leaky_relu(call: Call, input: fx.Node, negative_slope: object = 0.01, inplace: bool = False) -> Chain:
-    """Stays in the canonical float network; no core computes it, so that the quantisation refuses it."""
+def plain(kind: Activation) -> Reader:
+    """The reader of an activation without parameters."""
+
+    def reader(call: Call, input: fx.Node, inplace: bool = False) -> Chain:
+        call.shape(input)
+        return Chain((input,), (activation(kind, {}),))
+
+    return reader
+
+
+def scaled(kind: Activation, default: float) -> Reader:
+    """The reader of an activation with one parameter, `alpha` (`negative_slope` of a leaky ReLU)."""
+
+    def reader(
+        call: Call, input: fx.Node, alpha: object = default, inplace: bool = False, negative_slope: object = None
+    ) -> Chain:
+        call.shape(input)
+        value = alpha if negative_slope is None else negative_slope
+        return Chain((input,), (activation(kind, {"alpha": call.number(value, "alpha")}),))
+
+    return reader
+
+
+def gelu(call: Call, input: fx.Node, approximate: object = "none") -> Chain:
     call.shape(input)
-    return Chain((input,), (nn.LeakyReLU(call.number(negative_slope, "negative_slope")),))
+    return Chain((input,), (activation("gelu", {"approximate": approximate == "tanh"}),))
 
 
-def leaky_relu_module(call: Call, input: fx.Node) -> Chain:
-    return leaky_relu(call, input, call.module.negative_slope)
+def softplus(call: Call, input: fx.Node, beta: object = 1.0, threshold: object = 20.0) -> Chain:
+    call.shape(input)
+    return Chain((input,), (nn.Softplus(call.number(beta, "beta"), call.number(threshold, "threshold")),))
+
+
+def prelu(call: Call, input: fx.Node, weight: object) -> Chain:
+    """The weight of `F.prelu` has one value, or one per channel."""
+    call.shape(input)
+    slope = constant(call, weight)
+    assert slope is not None
+    module = nn.PReLU(slope.numel())
+    module.weight = parameter(slope)
+    return Chain((input,), (module,))
+
+
+def rrelu_module(call: Call, input: fx.Node) -> Chain:
+    """In evaluation it is a leaky ReLU of the mean slope."""
+    return scaled("leaky_relu", (call.module.lower + call.module.upper) / 2)(call, input)
+
+
+def out_of_place(call: Call, input: fx.Node) -> Chain:
+    """A module as it is, but for writing into its input."""
+    call.shape(input)
+    module = copy.deepcopy(call.module)
+    module.inplace = False
+    return Chain((input,), (module,))
+
+
+_PLAIN: Mapping[Activation, tuple[Any, ...]] = {
+    "hardswish": (F.hardswish,),
+    "silu": (F.silu,),
+    "mish": (F.mish,),
+    "selu": (F.selu, F.selu_, torch.selu, torch.selu_),
+    "hardsigmoid": (F.hardsigmoid,),
+    "sigmoid": (F.sigmoid, torch.sigmoid, torch.sigmoid_, torch.special.expit, "sigmoid", "sigmoid_"),
+    "tanh": (F.tanh, torch.tanh, torch.tanh_, "tanh", "tanh_"),
+}
+"""Functions without parameters. Their modules are taken as they are."""
 
 
 class ModuliseActivations(CallEditor):
-    """`relu(x) -> ReLU()(x)`, `hardtanh(x, 0, c) -> Ceiling(c)(x)`, `leaky_relu(x) -> LeakyReLU()(x)`.
+    """`relu(x) -> ReLU()(x)`, `hardtanh(x, 0, c) -> Ceiling(c)(x)`, `silu(x) -> SiLU()(x)`.
 
-    Modules that write in place become ones that do not.
+    Modules that write in place become ones that do not. What no core computes stays a module of its own kind until it
+    is substituted.
     """
 
     readers: ClassVar[Mapping[Any, Reader]] = (
@@ -73,6 +136,13 @@ class ModuliseActivations(CallEditor):
         | dict.fromkeys((torch.clamp, torch.clip, torch.clamp_, torch.clip_), clamp)
         | dict.fromkeys((torch.clamp_min, torch.clamp_min_, "clamp_min", "clamp_min_"), clamp)
         | dict.fromkeys(("clamp", "clamp_", "clip", "clip_"), clamp)
-        | dict.fromkeys((F.leaky_relu, F.leaky_relu_), leaky_relu)
-        | {nn.Hardtanh: hardtanh_module, nn.LeakyReLU: leaky_relu_module}
+        | {nn.Hardtanh: hardtanh_module}
+        | {call: plain(kind) for kind, calls in _PLAIN.items() for call in calls}
+        | dict.fromkeys((F.leaky_relu, F.leaky_relu_), scaled("leaky_relu", 0.01))
+        | dict.fromkeys((F.elu, F.elu_), scaled("elu", 1.0))
+        | dict.fromkeys((F.celu, F.celu_, torch.celu, torch.celu_), scaled("celu", 1.0))
+        | {F.gelu: gelu, F.softplus: softplus, nn.RReLU: rrelu_module}
+        | dict.fromkeys((F.prelu, torch.prelu, "prelu"), prelu)
+        | dict.fromkeys((nn.LeakyReLU, nn.Hardswish, nn.SiLU, nn.Mish, nn.ELU, nn.SELU, nn.CELU), out_of_place)
+        | {nn.Hardsigmoid: out_of_place}
     )

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from torch import fx, nn
 
-from dianaq.errors import InvalidSpec, QuantisationError
+from dianaq.errors import InvalidSpec
 from dianaq.schemas.cores import CoreMapping
 from dianaq_quant.editors.canonicalise.average_pool_to_conv import non_negative
 from dianaq_quant.graph import Editor, Point, Rejection
@@ -30,12 +30,6 @@ class AssignCores(Editor):
         self.mapping = mapping
 
     def find(self, network: fx.GraphModule) -> Iterator[Point | Rejection]:
-        for node, module in calls(network, nn.LeakyReLU):
-            raise QuantisationError(
-                f"{layer_of(node)} ({type(module).__name__}): no core computes it; ReLU and ReLU6 are computed with "
-                "a layer's requantisation",
-                param=layer_of(node),
-            )
         layers = list(calls(network, Conv2d, nn.Linear))
         self._check_names([layer_of(node) for node, _ in layers])
         own = [node for node, _ in layers if "inserted" not in node.meta]  # the user's, and not what an editor added

@@ -1,0 +1,96 @@
+"""Activations of an ONNX graph that no core computes: operators of their own, and those that a graph writes out."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from dianaq.errors import UnsupportedOperator
+from dianaq.inspection.elementwise import ARITY, Operation, Written, recognised
+from dianaq.inspection.network import Node, values
+from dianaq.inspection.operators import ACTIVATION_OPERATORS
+from dianaq.inspection.substitution import GATE, GATES
+from dianaq.schemas.resources import FinalActivation
+from dianaq.schemas.substitution import Activation
+
+_ATTRIBUTES = frozenset({"alpha", "beta", "min", "max"})
+"""Of element-wise operators; a node with another one (the broadcasting of old opsets) is not looked into."""
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What a job has to substitute.
+
+    Args:
+        kinds: by node; of a function that is written out, the node that gives its value.
+        written: the functions that are written out, by that node.
+        inner: nodes that are but a part of one.
+    """
+
+    kinds: Mapping[str, Activation]
+    written: Mapping[str, Written]
+    inner: frozenset[str]
+
+
+def activations_of(nodes: Sequence[Node], constants: Mapping[str, onnx.TensorProto], sink: str) -> Activations:
+    """The activations of a graph that no core computes.
+
+    Args:
+        nodes: in the order in which they are computed.
+        sink: the graph's output.
+
+    Raises:
+        InvalidModel: a constant is damaged.
+    """
+    uses = Counter([sink, *(name for node in nodes for name in node.inputs)])
+    written = {found.operations[-1].name: found for found in recognised(list(_operations(nodes, constants)), uses)}
+    parts = {operation.name for found in written.values() for operation in found.operations}
+    kinds: dict[str, Activation] = {}
+    for node in nodes:
+        if node.name in written:
+            kinds[node.name] = written[node.name].kind
+        elif node.operator in ACTIVATION_OPERATORS and node.name not in parts:
+            kinds[node.name] = ACTIVATION_OPERATORS[node.operator]
+    return Activations(kinds, written, frozenset(parts - written.keys()))
+
+
+def _operations(nodes: Sequence[Node], constants: Mapping[str, onnx.TensorProto]) -> Iterator[Operation]:
+    def operand(name: str) -> str | float | None:
+        if name in constants and math.prod(constants[name].dims) == 1:
+            return float(values(constants[name]).reshape(-1)[0])
+        return name or None
+
+    for node in nodes:
+        usual = len(node.inputs) in ARITY.get(node.operator, ()) and len(node.outputs) == 1
+        if usual and node.attributes.keys() <= _ATTRIBUTES:
+            inputs = tuple(operand(name) for name in node.inputs)
+            yield Operation(node.name, node.operator, inputs, node.outputs[0], dict(node.attributes))
+
+
+def check_gates(found: Activations, nodes: Sequence[Node], constants: Mapping[str, onnx.TensorProto]) -> None:
+    """Refuse the gates of squeeze-and-excitation blocks, which no substitution helps.
+
+    Raises:
+        UnsupportedOperator: names the activation that multiplies another tensor.
+    """
+    gates = {node.outputs[0]: node for node in nodes if found.kinds.get(node.name) in GATES}
+    for node in nodes:
+        computed = [name for name in node.inputs if name not in constants]
+        if node.operator == "Mul" and node.name not in found.inner | found.written.keys() and len(computed) == 2:
+            for name in computed:
+                if name in gates:
+                    gate = gates[name]
+                    raise UnsupportedOperator(f"node {gate.name!r} ({gate.operator}): {GATE}", param=gate.name)
+
+
+def final_of(found: Activations, nodes: Sequence[Node], sink: str) -> FinalActivation | None:
+    """The Sigmoid that gives the network's output, if one does."""
+    for node in nodes:
+        if sink in node.outputs and found.kinds.get(node.name) == "sigmoid":
+            reads = found.written[node.name].reads if node.name in found.written else node.inputs[0]
+            return FinalActivation(node=node.name, reads=reads)
+    return None
