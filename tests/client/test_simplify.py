@@ -13,7 +13,8 @@ from onnx.reference import ReferenceEvaluator
 
 from dianaq.errors import InvalidModel
 from dianaq.inspection import inspect_model
-from dianaq.inspection.folding import MAX_FOLDED
+from dianaq.inspection.constants import MAX_PARAMETERS
+from dianaq.inspection.folding import MAX_FOLDED, MAX_READ
 from dianaq.inspection.functions import MAX_DEPTH
 from dianaq.inspection.simplify import DYNAMIC_BATCH, simplified
 from dianaq.inspection.structure import MAX_NODES
@@ -232,6 +233,33 @@ def test_many_constants_share_one_limit() -> None:
         simplified(model([*nodes, node("Relu", ["x"], ["y"])], constants))
 
 
+def test_a_value_of_eight_bytes_counts_as_two() -> None:
+    nodes = [node("Range", ["start", "limit", "step"], ["c"]), node("Add", ["x", "c"], ["y"])]
+    bounds = {"start": np.array(0, np.int64), "limit": np.array(MAX_FOLDED // 2 + 1), "step": np.array(1, np.int64)}
+    with pytest.raises(InvalidModel, match=r"node 'Range_0' .* makes a constant of"):
+        simplified(model(nodes, bounds))
+
+
+def test_constants_that_are_read_often() -> None:
+    """A reduction makes one value, whatever it reads."""
+    size = 1 << 22
+    axes = {f"a{i}": ints(0) for i in range(MAX_READ // size + 1)}
+    nodes = [node("ConstantOfShape", ["s"], ["big"])]
+    nodes += [node("ReduceSum", ["big", name], [f"r{name}"], name=f"sum_{name}") for name in axes]
+    nodes += [node("Concat", [f"r{name}" for name in axes], ["all"], axis=0), node("Add", ["x", "all"], ["y"])]
+    with pytest.raises(
+        InvalidModel, match=rf"node 'sum_a{MAX_READ // size - 1}' .* reads .*{MAX_READ:,} values may be"
+    ):
+        simplified(model(nodes, {"s": ints(size), **axes}))
+
+
+def test_a_computed_constant_that_is_too_large_to_keep() -> None:
+    """It may be made, to be cast or reduced, but not be in the network."""
+    nodes = [node("Expand", ["one", "s"], ["c"]), node("Add", ["x", "c"], ["y"])]
+    with pytest.raises(InvalidModel, match=rf"has {MAX_PARAMETERS + 1:,} parameters; at most {MAX_PARAMETERS:,}"):
+        simplified(model(nodes, {"one": np.ones(1, np.float32), "s": ints(MAX_PARAMETERS + 1)}))
+
+
 def test_constants_that_cannot_be_computed() -> None:
     nodes = [node("Gather", ["s", "far"], ["c"], name="pick"), node("Add", ["x", "c"], ["y"])]
     with pytest.raises(InvalidModel, match=r"node 'pick' \(Gather\) cannot be computed from its constants"):
@@ -256,6 +284,10 @@ def test_old_opsets(opset: int, tmp_path: Path) -> None:
         node("Gemm", ["v", "f", "b"], ["y"], transB=1),
     ]
     constants = {**weights, **norm, "flat": ints(-1, 8), "b": np.zeros(5, np.float32)}
-    onnx.save(model(nodes, constants, opset=opset), tmp_path / "net.onnx")
+    old = model(nodes, constants, opset=opset)
+    old.ir_version = 3  # of that time, in which every constant is an input as well
+    for tensor in old.graph.initializer:
+        old.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    onnx.save(old, tmp_path / "net.onnx")
     info = inspect_model(tmp_path / "net.onnx")
     assert (info.opset, info.output.shape, info.layers) == (opset, (5,), ("Conv_0", "Gemm_4"))

@@ -33,7 +33,11 @@ FOLDABLE = frozenset(
 arithmetic, and arithmetic on weights. No products of matrices, no convolutions, no loops."""
 
 MAX_FOLDED = 2 * MAX_PARAMETERS
-"""Values that folding may make in all: every weight may be cast and transposed. Shapes are nothing beside them."""
+"""Values of 4 bytes that folding may make in all (one of 8 bytes counts twice): every weight may be cast and
+transposed. Shapes are nothing beside them."""
+
+MAX_READ = 8 * MAX_FOLDED
+"""Values that folding may read in all, as a reduction makes one of many: some tenths of a second."""
 
 MAX_INDEX_VALUES = 64
 """Of a constant that shape inference is shown: shapes, axes, bounds and repeats have as many values as a tensor has
@@ -55,6 +59,7 @@ class Folding:
     types: dict[str, TypeProto] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
     made: int = 0
+    read: int = 0
     _known: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
 
     def take(self, node: onnx.NodeProto) -> bool:
@@ -93,16 +98,24 @@ class Folding:
         self.constants.update((name, array) for name, array in zip(node.output, arrays, strict=True) if name)
 
     def _check_size(self, node: onnx.NodeProto) -> None:
-        """Raises `InvalidModel` unless a node's outputs are known to fit into what folding may still make."""
+        """Raises `InvalidModel` unless a node's operands and outputs fit into what folding may still read and make."""
         inferred = self._inferred(node)
-        sizes = [_size(inferred.get(name)) for name in node.output if name]
+        types = [inferred.get(name) for name in node.output if name]
+        sizes = [_size(found) for found in types]
         count = math.inf if None in sizes else sum(filter(None, sizes))
-        self.made += int(min(count, MAX_FOLDED + 1))
+        self.made += int(min(sum(map(_words, types)), MAX_FOLDED + 1))
         if self.made > MAX_FOLDED:
             what = "a number of values that its inputs do not tell" if count == math.inf else f"{count:,} values"
             raise InvalidModel(
                 f"node {node.name!r} ({node.op_type}) makes a constant of {what}; all constants of a graph together "
-                f"may take {MAX_FOLDED:,} to compute",
+                f"may take {MAX_FOLDED:,} of 4 bytes to compute",
+                param=node.name,
+            )
+        self.read += sum(self.constants[name].size for name in node.input if name)
+        if self.read > MAX_READ:
+            raise InvalidModel(
+                f"node {node.name!r} ({node.op_type}) reads constants that others have read: to compute all constants "
+                f"of a graph, {MAX_READ:,} values may be read",
                 param=node.name,
             )
 
@@ -179,3 +192,12 @@ def _static_shape(found: TypeProto | None) -> tuple[int, ...] | None:
 def _size(found: TypeProto | None) -> int | None:
     shape = _static_shape(found)
     return None if shape is None else math.prod(shape)
+
+
+def _words(found: TypeProto | None) -> float:
+    """What a tensor takes, in values of 4 bytes; infinity where that is not known."""
+    size = _size(found)
+    if found is None or size is None:
+        return math.inf
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(found.tensor_type.elem_type)
+    return size * max(1, dtype.itemsize // 4)

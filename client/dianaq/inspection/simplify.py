@@ -12,7 +12,7 @@ import onnx
 from onnx import numpy_helper
 
 from dianaq.errors import InvalidModel
-from dianaq.inspection.constants import constants_of
+from dianaq.inspection.constants import check_size, constants_of
 from dianaq.inspection.folding import Folding
 from dianaq.inspection.functions import written_out
 from dianaq.inspection.naming import node_names
@@ -55,6 +55,7 @@ def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
         raise InvalidModel(f"output {sink.name!r} is a constant: it does not follow from the input", param=sink.name)
     kept = _needed(left, sink.name)
     read = {name for node in kept for name in node.input}
+    check_size(sum(folding.constants[name].size for name in read & folding.constants.keys()))
     for name in read & folding.constants.keys() - constants.keys():
         constants[name] = numpy_helper.from_array(folding.constants[name], name)
     result = onnx.ModelProto()
@@ -62,6 +63,8 @@ def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
     del result.graph.node[:], result.graph.initializer[:], result.graph.input[:], result.functions[:]
     result.graph.node.extend(kept)
     result.graph.input.append(source)
+    # Before version 4 of the format every constant was among the inputs, where they no longer are.
+    result.ir_version = max(result.ir_version, 4)
     for name in constants:
         if name in read:
             result.graph.initializer.add().CopyFrom(constants[name])
