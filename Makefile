@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: install demo test test-slow test-faults reliability check bench bench-followers bench-service bench-step \
-	bench-accuracy bench-accuracy-long clean
+	bench-parse bench-accuracy bench-accuracy-long clean
 
 install: .venv/.installed
 
@@ -58,6 +58,9 @@ bench-step: install
 
 bench-service: bench-followers
 	$(BIN)/python benchmarks/load.py
+
+bench-parse: install
+	$(BIN)/python benchmarks/parsing.py
 
 bench-accuracy: install
 	$(BIN)/python benchmarks/accuracy.py
