@@ -113,6 +113,11 @@ def _train(model: onnx.ModelProto) -> None:
     norm.output.extend(["running_mean", "running_var"])
 
 
+def _train_in_opset_13(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version = 13
+    model.graph.node[1].output.extend(["new_mean", "new_var", "saved_mean", "saved_var"])
+
+
 def _flat(*nodes: onnx.NodeProto, weights: tuple[onnx.TensorProto, ...] = (), opset: int = 17) -> onnx.ModelProto:
     return with_head(*nodes, node("Flatten", [nodes[-1].output[0]], "y"), weights=weights, opset=opset)
 
@@ -240,6 +245,10 @@ UNSUPPORTED = {
     "training batch norm": (
         _spoil(_train),
         ["'bn'", "training mode"],
+    ),
+    "training batch norm, before it said so": (
+        _spoil(_train_in_opset_13),
+        ["'bn'", "training mode", "after model.eval()"],
     ),
 }
 

@@ -21,6 +21,7 @@ from dianaq.inspection.own_operators import registered_operators
 from dianaq.inspection.shapes import infer_shapes
 from dianaq.inspection.simplify import opset_of, simplified
 from dianaq.inspection.structure import graph_ends
+from dianaq.inspection.training_mode import check_evaluation
 from dianaq.schemas.resources import ModelInfo, TensorInfo
 
 
@@ -37,6 +38,7 @@ def inspect_model(path: str | os.PathLike[str]) -> ModelInfo:
     model = simplified(parse_model(path))
     network = _network(model)
     _check_standard(model)
+    check_evaluation(network)
     shapes = infer_shapes(model, network)
     found = network.activations
     for node in network.nodes:

@@ -82,8 +82,6 @@ def _conv(node: Node, network: Network, shapes: Shapes) -> None:
 
 
 def _batch_norm(node: Node, network: Network, shapes: Shapes) -> None:
-    if node.attributes.get("training_mode", 0) or any(node.outputs[1:]):
-        raise node.refused("is exported in training mode; export the model after model.eval()")
     channels = shapes[node.inputs[0]][1]
     for index, what in enumerate(("scale", "bias", "mean", "variance"), start=1):
         shape = _weights(node, network, index).shape
@@ -158,11 +156,6 @@ def _matmul(node: Node, network: Network, shapes: Shapes) -> None:
         raise node.refused(f"multiplies by a constant of {weights.ndim} dimensions")
 
 
-def _dropout(node: Node, network: Network, shapes: Shapes) -> None:
-    if node.input(2) and _weights(node, network, 2).any():
-        raise node.refused("is exported in training mode; export the model after model.eval()")
-
-
 def _softmax(node: Node, network: Network, shapes: Shapes) -> None:
     if node.outputs[0] != network.output.name:
         raise node.refused("is not the last operator")
@@ -180,7 +173,6 @@ RULES: Mapping[str, Rule] = {
     "BatchNormalization": _batch_norm,
     "Clip": _clip,
     "Conv": _conv,
-    "Dropout": _dropout,
     "Flatten": _flatten,
     "Gemm": _gemm,
     "GlobalAveragePool": _global_pool,
