@@ -172,9 +172,13 @@ HOSTILE: dict[str, Callable[[], onnx.ModelProto]] = {
     "Concat that doubles, 60 times": lambda: graph(
         [*chain("Concat", "itself", count=60, axis=0), LAST], {"c0": np.ones(1, np.float32)}
     ),
-    "Range to 2^24 - 2, as much as is computed": lambda: graph(
+    "Range to 2^24 - 1, as much as is computed": lambda: graph(
         [node("Range", ["a", "b", "d"], ["c"]), LAST],
-        {name: np.array(value, np.int64) for name, value in (("a", 0), ("b", (1 << 24) - 2), ("d", 1))},
+        {name: np.array(value, np.int64) for name, value in (("a", 0), ("b", (1 << 24) - 1), ("d", 1))},
+    ),
+    "Range to 2^23, as much as is kept": lambda: graph(
+        [node("Range", ["a", "b", "d"], ["c"]), LAST],
+        {name: np.array(value, np.int64) for name, value in (("a", 0), ("b", 1 << 23), ("d", 1))},
     ),
     f"{MANY:,} additions of constants": lambda: graph([*chain("Add", "one"), LAST], {"c0": ONE, "one": ONE}),
     f"{MANY:,} additions of 2^22 values": lambda: graph(

@@ -13,10 +13,9 @@ from onnx.reference import ReferenceEvaluator
 
 from dianaq.errors import InvalidModel
 from dianaq.inspection import inspect_model
-from dianaq.inspection.constants import MAX_PARAMETERS
 from dianaq.inspection.folding import MAX_FOLDED, MAX_READ
 from dianaq.inspection.functions import MAX_DEPTH
-from dianaq.inspection.simplify import DYNAMIC_BATCH, simplified
+from dianaq.inspection.simplify import DYNAMIC_BATCH, MAX_COMPUTED_BYTES, simplified
 from dianaq.inspection.structure import MAX_NODES
 
 RNG = np.random.default_rng(0)
@@ -256,8 +255,9 @@ def test_constants_that_are_read_often() -> None:
 def test_a_computed_constant_that_is_too_large_to_keep() -> None:
     """It may be made, to be cast or reduced, but not be in the network."""
     nodes = [node("Expand", ["one", "s"], ["c"]), node("Add", ["x", "c"], ["y"])]
-    with pytest.raises(InvalidModel, match=rf"has {MAX_PARAMETERS + 1:,} parameters; at most {MAX_PARAMETERS:,}"):
-        simplified(model(nodes, {"one": np.ones(1, np.float32), "s": ints(MAX_PARAMETERS + 1)}))
+    size = MAX_COMPUTED_BYTES // 4 + 1
+    with pytest.raises(InvalidModel, match=rf"take {4 * size:,} bytes; at most {MAX_COMPUTED_BYTES:,}"):
+        simplified(model(nodes, {"one": np.ones(1, np.float32), "s": ints(size)}))
 
 
 def test_constants_that_cannot_be_computed() -> None:

@@ -98,3 +98,12 @@ def test_results_are_written_in_place_of_the_same_ones(tmp_path: Path, monkeypat
     assert "CPU threads" in text
     gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
     assert (results.titled("Jobs", gpu), results.titled("Jobs", cpu)) == ("Jobs, GPU", "Jobs")
+
+
+def test_hostile_files_are_inspected_within_the_memory_of_ordinary_ones(tmp_path: Path) -> None:
+    import parsing
+
+    rows = [parsing.measure(name, make(), tmp_path, 1)[0] for name, make in parsing.HOSTILE.items()]
+    assert [row[0] for row in rows] == list(parsing.HOSTILE)
+    assert not [row for row in rows if not row[-1].endswith("met")]
+    assert {row[3].partition(":")[0] for row in rows} == {"taken", "refused"}

@@ -47,14 +47,9 @@ def constants_of(graph: onnx.GraphProto, nodes: tuple[Node, ...]) -> dict[str, o
     for name, tensor in found.items():
         _refuse_external(name, tensor)
         total += math.prod(tensor.dims)
-    check_size(total)
+    if total > MAX_PARAMETERS:
+        raise InvalidModel(f"the model has {total:,} parameters; at most {MAX_PARAMETERS:,} are accepted")
     return found
-
-
-def check_size(parameters: int) -> None:
-    """Raises `InvalidModel` for a model of more values than could be of use."""
-    if parameters > MAX_PARAMETERS:
-        raise InvalidModel(f"the model has {parameters:,} parameters; at most {MAX_PARAMETERS:,} are accepted")
 
 
 def _refuse_external(name: str, tensor: onnx.TensorProto) -> None:

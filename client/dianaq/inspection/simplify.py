@@ -12,7 +12,7 @@ import onnx
 from onnx import numpy_helper
 
 from dianaq.errors import InvalidModel
-from dianaq.inspection.constants import check_size, constants_of
+from dianaq.inspection.constants import MAX_PARAMETERS, constants_of
 from dianaq.inspection.folding import Folding
 from dianaq.inspection.functions import written_out
 from dianaq.inspection.naming import node_names
@@ -24,6 +24,9 @@ from dianaq.inspection.structure import check_wiring, graph_ends
 DYNAMIC_BATCH = 2
 """Stands for a dynamic batch. Not 1: operators that mix the samples of a batch would look like ones that do not."""
 
+
+MAX_COMPUTED_BYTES = 4 * MAX_PARAMETERS
+"""Of the constants that are left when everything is computed: as much as the largest model's weights in float32."""
 
 DEFAULT = ("", "ai.onnx")
 """Names of the default ONNX domain."""
@@ -55,9 +58,13 @@ def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
         raise InvalidModel(f"output {sink.name!r} is a constant: it does not follow from the input", param=sink.name)
     kept = _needed(left, sink.name)
     read = {name for node in kept for name in node.input}
-    check_size(sum(folding.constants[name].size for name in read & folding.constants.keys()))
-    for name in read & folding.constants.keys() - constants.keys():
-        constants[name] = numpy_helper.from_array(folding.constants[name], name)
+    computed = {name: folding.constants[name] for name in read & folding.constants.keys() - constants.keys()}
+    taken = sum(array.nbytes for array in computed.values())
+    if taken > MAX_COMPUTED_BYTES:
+        raise InvalidModel(
+            f"the constants that the graph computes take {taken:,} bytes; at most {MAX_COMPUTED_BYTES:,} are accepted"
+        )
+    constants |= {name: numpy_helper.from_array(array, name) for name, array in computed.items()}
     result = onnx.ModelProto()
     result.CopyFrom(model)
     del result.graph.node[:], result.graph.initializer[:], result.graph.input[:], result.functions[:]
