@@ -34,6 +34,18 @@ def test_the_example_of_an_editor_does_what_it_says(tmp_path: Path, monkeypatch:
     assert (tmp_path / "out" / "report.json").is_file()
 
 
+def test_the_example_of_an_operator_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs" / "library.md").read_text()
+    (code,) = re.findall(r"## One's own operator\n.*?```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softsign(), nn.Flatten(), nn.Linear(16, 2))
+    data = {"x_train": np.random.default_rng(0).integers(0, 256, (16, 3, 4, 4)).astype(np.uint8)}
+    names: dict[str, Any] = {"model": model, "data": data}
+    exec(code, names)
+    assert "1: became a ReLU6" in names["result"].report["notes"]
+    assert [*names["operators"].handlers] == ["com.example.Clamp"]
+
+
 def test_the_mixed_recipe_is_a_job_with_and_without_what_is_commented_out() -> None:
     text = (ROOT / "examples" / "mixed.yaml").read_text()
     whole = re.sub(r"^  # (?=progressive:|  - |noise:)", "  ", text, flags=re.MULTILINE)

@@ -9,11 +9,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
+
+from pydantic import BaseModel
 
 from dianaq.errors import DianaqError, InvalidDataset, InvalidModel
 from dianaq.inspection import inspect_dataset, inspect_upload
 
-_KINDS = {"model": (inspect_upload, InvalidModel), "dataset": (inspect_dataset, InvalidDataset)}
+_KINDS: dict[str, tuple[Callable[[str], BaseModel], type[DianaqError]]] = {
+    "model": (inspect_upload, InvalidModel),
+    "dataset": (inspect_dataset, InvalidDataset),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -36,24 +36,28 @@ class Activations:
     inner: frozenset[str]
 
 
-def activations_of(nodes: Sequence[Node], constants: Mapping[str, onnx.TensorProto], sink: str) -> Activations:
+def activations_of(
+    nodes: Sequence[Node], constants: Mapping[str, onnx.TensorProto], sink: str, own: Collection[str] = ()
+) -> Activations:
     """The activations of a graph that no core computes.
 
     Args:
         nodes: in the order in which they are computed.
         sink: the graph's output.
+        own: operators that somebody has handlers for, whatever they are.
 
     Raises:
         InvalidModel: a constant is damaged.
     """
     uses = Counter([sink, *(name for node in nodes for name in node.inputs)])
-    written = {found.operations[-1].name: found for found in recognised(list(_operations(nodes, constants)), uses)}
+    operations = list(_operations([node for node in nodes if node.operator not in own], constants))
+    written = {found.operations[-1].name: found for found in recognised(operations, uses)}
     parts = {operation.name for found in written.values() for operation in found.operations}
     kinds: dict[str, Activation] = {}
     for node in nodes:
         if node.name in written:
             kinds[node.name] = written[node.name].kind
-        elif node.operator in ACTIVATION_OPERATORS and node.name not in parts:
+        elif node.operator in ACTIVATION_OPERATORS and node.name not in parts and node.operator not in own:
             kinds[node.name] = ACTIVATION_OPERATORS[node.operator]
     return Activations(kinds, written, frozenset(parts - written.keys()))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import onnx
@@ -25,18 +26,19 @@ from dianaq.inspection.training_mode import check_evaluation
 from dianaq.schemas.resources import ModelInfo, TensorInfo
 
 
-def inspect_model(path: str | os.PathLike[str]) -> ModelInfo:
+def inspect_model(path: str | os.PathLike[str], own: Collection[str] = ()) -> ModelInfo:
     """What an ONNX file holds, once everything about it that can be checked without running it was checked.
 
     Args:
         path: the file. No other file is opened, whatever the model refers to.
+        own: operators, `domain.OpType`, that the caller has handlers for, beside those of installed packages.
 
     Raises:
         InvalidModel: names the tensor, node or property at fault and what would be accepted.
         UnsupportedOperator: names the node, its operator and what is supported.
     """
     model = simplified(parse_model(path))
-    network = _network(model)
+    network = _network(model, registered_operators() | {*own})
     _check_standard(model)
     check_evaluation(network)
     shapes = infer_shapes(model, network)
@@ -79,12 +81,12 @@ def parse_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
     return model
 
 
-def _network(model: onnx.ModelProto) -> Network:
+def _network(model: onnx.ModelProto, own: frozenset[str]) -> Network:
     graph = model.graph
     nodes = nodes_of(graph)
     constants = constants_of(graph, nodes)
     source, sink = graph_ends(graph)
-    found, own = activations_of(nodes, constants, sink.name), registered_operators()
+    found = activations_of(nodes, constants, sink.name, own)
     check_gates(found, nodes, constants)
     check_operators((node for node in nodes if node.name not in found.inner | found.written.keys()), own)
     check_constants(nodes, constants)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 
 from dianaq.inspection.formats import file_format
 from dianaq.inspection.model import inspect_model
@@ -10,10 +11,10 @@ from dianaq.inspection.weights import inspect_weights
 from dianaq.schemas.resources import ModelInfo, WeightsInfo
 
 
-def inspect_upload(path: str | os.PathLike[str]) -> ModelInfo | WeightsInfo:
-    """What a model or weights file holds; its first bytes tell which it is.
+def inspect_upload(path: str | os.PathLike[str], own: Collection[str] = ()) -> ModelInfo | WeightsInfo:
+    """What a model or weights file holds; its first bytes tell which it is. `own` is as for `inspect_model`.
 
     Raises:
         InvalidModel: see `inspect_model` and `inspect_weights`.
     """
-    return inspect_model(path) if file_format(path) == "onnx" else inspect_weights(path)
+    return inspect_model(path, own) if file_format(path) == "onnx" else inspect_weights(path)

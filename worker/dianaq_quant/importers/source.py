@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -51,8 +52,11 @@ def import_network(
     return network
 
 
-def interface_of(spec: JobSpec, path: Path | None, network: Network | None) -> Interface:
+def interface_of(spec: JobSpec, path: Path | None, network: Network | None, own: Collection[str] = ()) -> Interface:
     """What a job's network takes and gives: found in its file, or (for one made in Python) in the imported graph.
+
+    Args:
+        own: ONNX operators that the caller has handlers for.
 
     Raises:
         InvalidModel: the file cannot be used.
@@ -61,7 +65,7 @@ def interface_of(spec: JobSpec, path: Path | None, network: Network | None) -> I
     if network is None:
         if path is None and not isinstance(spec.model, ZooModel):
             raise InvalidSpec("the job's network is a file, but none is given", param="model")
-        return interface(spec, None if path is None else inspect_upload(path))
+        return interface(spec, None if path is None else inspect_upload(path, own))
     record_shapes(network.graph, network.input_shape)
     return graph_interface(network.graph, network.input_shape)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from torch import fx
@@ -49,7 +50,10 @@ def import_(state: State) -> None:
     spec, found = state.spec, inspect_dataset(state.dataset_path)
     made = state.module is not None  # what is made in Python can be looked at only once it is imported
     if not made:
-        check_interface(spec, interface_of(spec, state.model_path, None), found)
+        takes = interface_of(spec, state.model_path, None, state.operators.handlers)
+        if state.editors.get("import"):  # which may bring away what the job does not substitute
+            takes = replace(takes, substitutable={}, final=None)
+        check_interface(spec, takes, found)
     wishes = Wishes.of(spec, state.operators, state.editors.get("import", ()))
     imported = import_network(spec, state.model_path, state.module, state.input_shape, wishes)
     if made:

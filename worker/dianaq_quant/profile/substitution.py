@@ -35,11 +35,11 @@ class SubstitutionCost:
         """What it costs, without a full stop."""
         parts = []
         if self.before is not None and self.after is not None:
-            before, after = self.before.values, self.after.values
+            values = [(name, self.before.values.get(name), self.after.values.get(name)) for name in _TOLD]
             parts = [
-                f"{FIGURES[name]} ({self.split}) goes from {written(name, before[name])} to {written(name, after[name])}"
-                for name in _TOLD
-                if name in before and name in after
+                f"{FIGURES[name]} ({self.split}) goes from {written(name, before)} to {written(name, after)}"
+                for name, before, after in values
+                if before is not None
             ]
         told = [f"{FIGURES[name]} {written(name, value)}" for name, value in self.outputs.values.items()]
         return "; ".join([*parts, f"beside it, on {self.outputs.samples} calibration samples: {', '.join(told)}"])
