@@ -245,3 +245,15 @@ def test_the_command_takes_substitutions(tmp_path: Path, capsys: pytest.CaptureF
     assert "error: no core computes leaky_relu (node 'act')" in capsys.readouterr().err
     assert main([*base, "--substitute", "leaky_relu=relu"]) == 0
     assert "warning: substituted activations make another network of it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("exporter", ["dynb", "dynfix", "sim", "ts13", "ts13fix"])
+def test_what_exporters_write_is_the_same_before_it_is_substituted(shared_data: Path, exporter: str) -> None:
+    path = shared_data / "cases" / "exporters" / f"hswish.{exporter}.onnx"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    network = import_onnx(path, Wishes({"hardswish": "relu6"}))
+    assert network.original is not None
+    x = np.random.default_rng(0).normal(size=(64, *network.input_shape)).astype(np.float32)
+    wanted = support.run_onnx(onnx.load(str(path)), x)
+    assert np.abs(support.outputs(network.original, x) - wanted).max() <= 1e-5 * np.abs(wanted).max()

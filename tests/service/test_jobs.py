@@ -10,9 +10,10 @@ from databases import ON_BOTH
 
 from dianaq.errors import Problem
 from dianaq.schemas.resources import Job, Page
+from dianaq_service.database import ModelRow
 from dianaq_service.jobs import kinds
 
-from .conftest import Api
+from .conftest import MODEL_INFO, Api
 
 pytestmark = ON_BOTH
 
@@ -146,3 +147,17 @@ def test_a_job_that_has_ended_cannot_be_cancelled(api: Api, state: str) -> None:
     response = api.client.post(f"/v1/jobs/{job}/cancel")
     assert (response.status_code, response.json()["type"]) == (409, "conflict")
     assert state in response.json()["detail"]
+
+
+def test_activations_that_no_core_computes_are_refused_before_a_job_is_queued(api: Api) -> None:
+    info = MODEL_INFO.model_copy(update={"substitutable": {"act": "hardswish"}})
+    spec = {"model": api.add(ModelRow, "mdl", "alice", info), "dataset": api.add_dataset()}
+    answer = api.client.post("/v1/jobs", json=spec)
+    assert answer.status_code == 422
+    problem = answer.json()
+    assert (problem["type"], problem["param"]) == ("unsupported-operator", "act")
+    assert "substitute: {hardswish: relu6} in the job" in problem["detail"]
+    assert api.client.get("/v1/jobs").json()["items"] == []
+    answer = api.client.post("/v1/jobs", json={**spec, "substitute": {"hardswish": "relu6"}})
+    assert answer.status_code == 201
+    assert answer.json()["spec"]["substitute"] == {"hardswish": "relu6"}
