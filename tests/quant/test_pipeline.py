@@ -18,7 +18,7 @@ import yaml
 from dianaq.errors import InvalidDataset, InvalidSpec, JobCancelled, UnsupportedOperator
 from dianaq.schemas.events import LogBody, MetricsBody, StageBody
 from dianaq.schemas.spec import JobSpec
-from dianaq_quant import pipeline
+from dianaq_quant.pipeline import pipeline
 
 from .builder import ModelBuilder
 from .jobs import CLASSES, images
