@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
-from fastapi import FastAPI
 from pydantic import BaseModel
+from serving import serve
 
 from dianaq.schemas.resources import Artifact, DatasetInfo, ModelInfo, SplitInfo, TensorInfo, WeightsInfo
 from dianaq_service.app import create_app
@@ -112,24 +108,9 @@ def api(settings: Settings) -> Iterator[Api]:
     app = create_app(settings)
     key = make_key()
     headers = {"Authorization": f"Bearer {settings.api_key}"}
-    with _serve(app) as url, httpx.Client(base_url=url, headers=headers, timeout=30, verify=False) as client:
+    with serve(app) as url, httpx.Client(base_url=url, headers=headers, timeout=30, verify=False) as client:
         assert client.get("/v1/health").status_code == 200
         services = app.state.services
         with services.database.write() as session:
             add(session, "bob", key)
         yield Api(client, {"Authorization": f"Bearer {key}"}, services)
-
-
-@contextmanager
-def _serve(app: FastAPI) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
-    # The server closes it.
-    listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
