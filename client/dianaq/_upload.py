@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from dianaq.errors import InvalidDataset, InvalidModel
-from dianaq.inspection.formats import file_format
+from dianaq.errors import InvalidDataset, InvalidModel, MissingExtra
+from dianaq.inspection.formats import data_file, file_format
 from dianaq.inspection.weights import inspect_weights
 
 CHUNK_BYTES = 2**18
@@ -27,6 +28,33 @@ def check_model(path: Path) -> None:
             inspect_weights(path)
     except InvalidModel as error:
         raise InvalidModel(f"{path}: {error.detail}", param=error.param) from None
+
+
+def open_model(path: Path) -> BinaryIO:
+    """A model file to be read; where it keeps weights in a file beside it, with them inside.
+
+    Raises:
+        InvalidModel: those weights cannot be put into it; names the file.
+        MissingExtra: that needs the extra `inspection`.
+    """
+    beside = data_file(path)
+    # Text inside a model may look like the name of such a file; without onnx, only a file that is there counts.
+    if beside is None:
+        return path.open("rb")
+    try:
+        from dianaq.inspection.external import joined
+    except ModuleNotFoundError:
+        if "/" in beside or "\0" in beside or not (path.parent / beside).is_file():
+            return path.open("rb")
+        raise MissingExtra(
+            f"{path} keeps its weights in the file {beside!r} beside it: export with "
+            'torch.onnx.export(..., external_data=False), or have them put together: pip install "dianaq[inspection]"'
+        ) from None
+    try:
+        content = joined(path)
+    except InvalidModel as error:
+        raise InvalidModel(f"{path}: {error.detail}", param=error.param) from None
+    return path.open("rb") if content is None else io.BytesIO(content)
 
 
 def check_dataset(path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, BinaryIO, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -94,16 +94,20 @@ class Client:
     def upload_model(self, path: str | os.PathLike[str], name: str | None = None) -> Model:
         """Upload a network (ONNX), or the weights of a zoo network (safetensors, or a PyTorch state dict).
 
+        Weights that an ONNX file keeps in a file beside it are sent inside it.
+
         Args:
             path: the file; its content tells what it is, not its name.
             name: what to call it; default the file's name.
 
         Raises:
             InvalidModel, UnsupportedOperator: it cannot be used; nothing is kept.
+            MissingExtra: its weights lie in another file, and onnx is not installed.
             TooLarge: beyond the service's size cap.
         """
         _upload.check_model(Path(path))
-        return self._upload("/v1/models", Path(path), name, Model)
+        with _upload.open_model(Path(path)) as file:
+            return self._upload("/v1/models", file, name or Path(path).name, Model)
 
     def upload_dataset(self, path: str | os.PathLike[str], name: str | None = None) -> Dataset:
         """Upload an npz file with `x_train` and optionally `y_train`, `x_val`, `y_val`, `x_test`, `y_test`.
@@ -116,7 +120,8 @@ class Client:
             TooLarge: beyond the service's size cap.
         """
         _upload.check_dataset(Path(path))
-        return self._upload("/v1/datasets", Path(path), name, Dataset)
+        with Path(path).open("rb") as file:
+            return self._upload("/v1/datasets", file, name or Path(path).name, Dataset)
 
     def submit_job(self, spec: JobSpec) -> JobHandle:
         """Submit a job. One that starts from a job that is still queued or running waits for it.
@@ -190,22 +195,21 @@ class Client:
         """JSON Schema of the job specification that the service takes."""
         return self._transport.get("/v1/schemas/job-spec", dict[str, Any])
 
-    def _upload(self, path: str, source: Path, name: str | None, answer: type[T]) -> T:
-        with source.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
+    def _upload(self, path: str, file: BinaryIO, name: str, answer: type[T]) -> T:
+        size = file.seek(0, os.SEEK_END)
 
-            def content() -> Iterator[bytes]:
-                file.seek(0)
-                return _upload.body(file, size, source.name)
+        def content() -> Iterator[bytes]:
+            file.seek(0)
+            return _upload.body(file, size, name)
 
-            return self._transport.post(
-                path,
-                answer,
-                params={"name": name or source.name},
-                content=content,
-                headers={"Content-Type": "application/octet-stream", "Content-Length": str(size)},
-                timeout=httpx.Timeout(self._transport.timeout, read=INSPECTION_SECONDS),
-            )
+        return self._transport.post(
+            path,
+            answer,
+            params={"name": name},
+            content=content,
+            headers={"Content-Type": "application/octet-stream", "Content-Length": str(size)},
+            timeout=httpx.Timeout(self._transport.timeout, read=INSPECTION_SECONDS),
+        )
 
     def _pages(self, path: str, item: type[T], params: dict[str, str]) -> Iterator[T]:
         while True:

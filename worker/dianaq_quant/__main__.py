@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from dianaq.cli.options import add_job_options, add_model_argument, check_model_file, job_spec
@@ -26,7 +27,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     add_job_options(parser)
     args = parser.parse_args(argv)
-    from dianaq_quant.pipeline import run  # torch takes seconds to import; usage errors should not
+    # torch takes seconds to import, and onnx a part of one; usage errors should not
+    from dianaq.inspection.external import self_contained
+    from dianaq_quant.pipeline import run
 
     try:
         spec = job_spec(args, model=None if args.model is None else args.model.name, dataset=args.data.name)
@@ -37,15 +40,16 @@ def main(argv: list[str] | None = None) -> int:
             if path is not None and not path.is_file():
                 raise FileNotFoundError(f"no such file: {path}")
         check_model_file(spec, model)
-        run(
-            spec,
-            model_path=model,
-            dataset_path=args.data,
-            out_dir=args.out,
-            emit=_tell,
-            start_from=start,
-            snapshots=args.resumable,
-        )
+        with ExitStack() as opened:
+            run(
+                spec,
+                model_path=None if model is None else opened.enter_context(self_contained(model)),
+                dataset_path=args.data,
+                out_dir=args.out,
+                emit=_tell,
+                start_from=start,
+                snapshots=args.resumable,
+            )
     except (DianaqError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

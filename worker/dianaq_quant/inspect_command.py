@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """
     # numpy and onnx take a while to import, and `dianaq --help` should not wait for them.
     from dianaq.inspection import file_format, inspect_upload
+    from dianaq.inspection.external import self_contained
     from dianaq_quant.export.check import check_file
 
     if file_format(args.file) == "onnx":
@@ -55,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
         if checked.dialect is not None:
             print(json.dumps(checked.as_json(), indent=2) if args.json else _report(checked))
             return 1 if checked.failures else 0
-    info = inspect_upload(args.file)
+    with self_contained(args.file) as file:
+        info = inspect_upload(file)
     if args.json:
         print(json.dumps({"file": str(args.file), "dialect": None, "holds": info.model_dump(mode="json")}, indent=2))
     else:

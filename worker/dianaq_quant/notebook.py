@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from torch import fx, nn
 
 from dianaq.errors import InvalidDataset, InvalidModel, InvalidSpec
+from dianaq.inspection.external import self_contained
 from dianaq.schemas.events import EventBody, Stage
 from dianaq.schemas.spec import ZooModel, checkpoint_of, parse_spec
 from dianaq_quant.graph import Editor
@@ -51,7 +53,8 @@ def quantise(
     """Run a whole job in this process, by the same pipeline as the service's.
 
     Args:
-        network: any module that `torch.fx` can trace (it is not changed), the path of an ONNX file, or a zoo network.
+        network: any module that `torch.fx` can trace (it is not changed), the path of an ONNX file (its weights may lie
+            in files beside it), or a zoo network.
         data: arrays, or the path of an npz file.
         out_dir: the bundle's folder; must not exist, or be empty.
         input_shape: shape of one sample of a module's input; default: that of the samples.
@@ -86,11 +89,11 @@ def quantise(
         raise InvalidModel(f"there is no file {file}", param="network" if weights is None else "weights")
     job = parse_spec({"recipe": {"preset": "ptq"}, **spec, "model": name, "dataset": "data"})
     start = None if job.start is None else Path(job.start[0]) / checkpoint_of(job.start[1])
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
         path = _file(data, Path(folder))
         state = run(
             job,
-            model_path=None if file is None else Path(file),
+            model_path=None if file is None else opened.enter_context(self_contained(Path(file))),
             dataset_path=path,
             out_dir=Path(out_dir),
             emit=emit,

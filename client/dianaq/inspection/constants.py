@@ -56,7 +56,7 @@ def _refuse_external(name: str, tensor: onnx.TensorProto) -> None:
     if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
         raise InvalidModel(
             f"tensor {name!r} keeps its data in another file; save the model with all weights inside it "
-            "(onnx.save(model, path, save_as_external_data=False))",
+            "(torch.onnx.export(..., external_data=False), or onnx.save(onnx.load(path), path))",
             param=name,
         )
     if any(dim < 0 for dim in tensor.dims):

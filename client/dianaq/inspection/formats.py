@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +23,28 @@ _ZIP = b"PK"
 _PICKLE = b"\x80"
 """The opcode PROTO, with which pickles since protocol 2 begin. No protobuf message begins with it: field 0 is not
 allowed (https://protobuf.dev/programming-guides/encoding)."""
+
+_LOCATION = re.compile(rb"\n\x08location\x12([\x80-\xff]?[\x00-\x7f])")
+"""How an ONNX file says in which file a tensor lies: a StringStringEntryProto (onnx.proto) as protobuf writes it, the
+key, and the length of the name. Text that a model carries along may look like it."""
+
+
+def data_file(path: str | os.PathLike[str]) -> str | None:
+    """The file that an ONNX file keeps weights in, as it names it; None where all are inside, and of other formats.
+
+    Told without parsing, so that it needs nothing installed. What it finds may be no more than a resemblance.
+
+    Raises:
+        InvalidModel: see `file_format`.
+    """
+    if file_format(path) != "onnx":
+        return None
+    with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        found = _LOCATION.search(data)
+        if found is None:
+            return None
+        length = sum((digit & 0x7F) << 7 * place for place, digit in enumerate(found[1]))
+        return data[found.end() : found.end() + length].decode(errors="replace")
 
 
 def file_format(path: str | os.PathLike[str]) -> Format:

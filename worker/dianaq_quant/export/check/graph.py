@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from dianaq.inspection.external import join
 from dianaq.inspection.model import parse_model
 from dianaq.inspection.naming import node_names
 from dianaq.inspection.network import values
@@ -108,12 +109,14 @@ class Graph:
 
 
 def read_graph(path: Path) -> Graph:
-    """Read a file.
+    """Read a file, with the weights that it keeps in files beside it.
 
     Raises:
-        InvalidModel: it is not ONNX, or its constants are damaged or lie in other files.
+        InvalidModel: it is not ONNX, or its constants are damaged or lie in other folders.
     """
-    return graph_of(parse_model(path), path)
+    model = parse_model(path)
+    join(model, path)
+    return graph_of(model, path)
 
 
 def graph_of(model: onnx.ModelProto, path: Path) -> Graph:
