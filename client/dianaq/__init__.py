@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from dianaq.schemas.recipe import Calibration, PostTraining, Recipe, Training
     from dianaq.schemas.report import JobReport, read_report
     from dianaq.schemas.resources import Artifact, Dataset, Job, Model, ModelInfo, WeightsInfo
-    from dianaq.schemas.spec import JobSpec, NetworkInterface, Preprocessing, ZooModel
+    from dianaq.schemas.spec import JobSpec, NetworkInterface, NetworkPart, Preprocessing, ZooModel
     from dianaq.schemas.sweep_table import SweepTable
     from dianaq.schemas.sweeps import Sweep, SweepSpec
 
@@ -57,6 +57,7 @@ __all__ = [
     "Model",
     "ModelInfo",
     "NetworkInterface",
+    "NetworkPart",
     "Noise",
     "NoiseSweep",
     "PostTraining",
@@ -91,7 +92,7 @@ _HOMES = {
     "schemas.report": ("JobReport", "read_report"),
     "schemas.resources": ("Artifact", "Dataset", "Job", "Model", "ModelInfo", "WeightsInfo"),
     "schemas.recipe": ("Calibration", "PostTraining", "Recipe", "Training"),
-    "schemas.spec": ("JobSpec", "NetworkInterface", "Preprocessing", "ZooModel"),
+    "schemas.spec": ("JobSpec", "NetworkInterface", "NetworkPart", "Preprocessing", "ZooModel"),
     "schemas.sweep_table": ("SweepTable",),
     "schemas.sweeps": ("Sweep", "SweepSpec"),
 }

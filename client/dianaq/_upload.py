@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from dianaq.errors import InvalidDataset, InvalidModel, MissingExtra
+from dianaq.errors import InvalidDataset, InvalidModel, MissingExtra, from_problem
 from dianaq.inspection.formats import data_file, file_format
 from dianaq.inspection.weights import inspect_weights
+from dianaq.schemas.resources import Model, ModelInfo
+from dianaq.schemas.spec import JobSpec
 
 CHUNK_BYTES = 2**18
 """A quarter MiB: few calls per upload, and a progress bar that moves."""
@@ -28,6 +30,16 @@ def check_model(path: Path) -> None:
             inspect_weights(path)
     except InvalidModel as error:
         raise InvalidModel(f"{path}: {error.detail}", param=error.param) from None
+
+
+def check_whole(spec: JobSpec, model: Model) -> None:
+    """Refuse a job of a whole network that is taken in parts at most, before its dataset is uploaded.
+
+    Raises:
+        InvalidModel, UnsupportedOperator: as the service would.
+    """
+    if spec.part is None and isinstance(model.info, ModelInfo) and model.info.refusal is not None:
+        raise from_problem(model.info.refusal)
 
 
 def open_model(path: Path) -> BinaryIO:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ from dianaq._transport import Transport
 from dianaq.config import config_path, load_local
 from dianaq.errors import ServiceUnavailable
 from dianaq.schemas.events import State
-from dianaq.schemas.resources import Dataset, Health, Job, Model, Page
+from dianaq.schemas.resources import Dataset, Health, Job, Model, ModelInfo, Page
 from dianaq.schemas.spec import JobSpec
 from dianaq.schemas.sweeps import Sweep, SweepWithJobs, parse_sweep
 
@@ -91,14 +92,18 @@ class Client:
         """Whether the service answers, and its version."""
         return self._transport.get("/v1/health", Health)
 
-    def upload_model(self, path: str | os.PathLike[str], name: str | None = None) -> Model:
+    def upload_model(
+        self, path: str | os.PathLike[str], name: str | None = None, *, warn_of_refusal: bool = True
+    ) -> Model:
         """Upload a network (ONNX), or the weights of a zoo network (safetensors, or a PyTorch state dict).
 
-        Weights that an ONNX file keeps in a file beside it are sent inside it.
+        Weights that an ONNX file keeps in a file beside it are sent inside it. A network that no job takes as a whole
+        is kept, for a part of it may do: its `info.refusal` tells why.
 
         Args:
             path: the file; its content tells what it is, not its name.
             name: what to call it; default the file's name.
+            warn_of_refusal: warn where there is one. To be turned off where jobs take a part.
 
         Raises:
             InvalidModel, UnsupportedOperator: it cannot be used; nothing is kept.
@@ -107,7 +112,12 @@ class Client:
         """
         _upload.check_model(Path(path))
         with _upload.open_model(Path(path)) as file:
-            return self._upload("/v1/models", file, name or Path(path).name, Model)
+            model = self._upload("/v1/models", file, name or Path(path).name, Model)
+        if warn_of_refusal and isinstance(model.info, ModelInfo) and model.info.refusal is not None:
+            warnings.warn(
+                f"no job takes {model.name} as a whole: {model.info.refusal.detail}", UserWarning, stacklevel=2
+            )
+        return model
 
     def upload_dataset(self, path: str | os.PathLike[str], name: str | None = None) -> Dataset:
         """Upload an npz file with `x_train` and optionally `y_train`, `x_val`, `y_val`, `x_test`, `y_test`.
@@ -128,7 +138,8 @@ class Client:
 
         Raises:
             InvalidSpec, InvalidDataset: the specification does not fit the model or the data.
-            InvalidModel: the model is weights where a network is needed, or the reverse.
+            InvalidModel, UnsupportedOperator: the network (or the part of it) is refused; or the model is weights where
+                a network is needed, or the reverse.
             Conflict: the job to start from failed or was cancelled, or left no checkpoint.
         """
         return JobHandle(self._transport, self._transport.post("/v1/jobs", Job, body=spec))

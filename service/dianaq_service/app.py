@@ -27,6 +27,7 @@ from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
 from dianaq_service.sweeps.endpoints import router as sweeps
 from dianaq_service.uploads.inspect import Inspector
+from dianaq_service.uploads.parts import Parts
 from dianaq_service.web import errors
 from dianaq_service.web.health import router as health
 from dianaq_service.web.latency import LatencyMiddleware
@@ -89,6 +90,7 @@ def start(settings: Settings) -> Services:
     stopping = Event()
     queue = JobQueue(settings.broker_url, database)
     outbox = Outbox(queue)
+    inspector = Inspector(settings)
     return Services(
         settings=settings,
         database=database,
@@ -96,7 +98,8 @@ def start(settings: Settings) -> Services:
         queue=queue,
         outbox=outbox,
         intake=Intake(database, outbox),
-        inspector=Inspector(settings),
+        inspector=inspector,
+        parts=Parts(database, storage, inspector),
         feed=Feed(database, stopping.is_set),
         stopping=stopping,
     )

@@ -25,7 +25,7 @@ from dianaq.schemas.sweeps import SweepJob, SweepSpec, SweepWithJobs
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = "dq_test"
-MODEL_INFO = {
+MODEL_INFO: dict[str, Any] = {
     "opset": 17,
     "input": {"name": "x", "shape": [1, 8, 8]},
     "output": {"name": "y", "shape": [10]},
@@ -65,6 +65,7 @@ class FakeService:
         done: the paths of the POSTs that were done; one whose key was seen before is not done again.
         keys: the idempotency key of each POST that came.
         bundle: the content of `artifact`; `listed_sha256` is what the listing says of it.
+        model_info: what it finds in an uploaded network.
         sweep: the sweep that was submitted; whenever it is asked for, its jobs take on the next of `sweep_states`.
     """
 

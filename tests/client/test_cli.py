@@ -15,7 +15,7 @@ from dianaq.errors import Problem
 from dianaq.schemas.events import MetricsBody, StageBody, StateBody
 from dianaq.schemas.spec import ZooModel, parse_spec
 
-from .fake_service import KEY, FakeService, make_bundle
+from .fake_service import KEY, MODEL_INFO, FakeService, make_bundle
 from .weights_samples import safetensors
 
 REPORT = {
@@ -145,6 +145,46 @@ def test_a_failed_job(
     status, _, err = run(capsys, "quantise", model_file, "--data", dataset_file, "-o", tmp_path / "out")
     assert (status, err) == (1, "error: job job_1 failed: Unsupported: node 'a': Sigmoid\n")
     assert not (tmp_path / "out").exists()
+
+
+REFUSAL = {"type": "unsupported-operator", "title": "T", "detail": "node 'nms': no core computes it", "status": 422}
+
+
+def test_a_network_that_is_refused_ends_before_the_dataset_is_uploaded(
+    service: FakeService, capsys: pytest.CaptureFixture[str], model_file: Path, dataset_file: Path, tmp_path: Path
+) -> None:
+    service.model_info = {**MODEL_INFO, "refusal": REFUSAL}
+    status, _, err = run(capsys, "quantise", model_file, "--data", dataset_file, "-o", tmp_path / "out")
+    assert (status, err) == (1, "error: node 'nms': no core computes it\n")
+    assert list(service.uploads) == ["net.onnx"]
+    service.add(StateBody(state="succeeded"))
+    ends = ("--from", "stem", "--to", "fc")
+    status, out, err = run(capsys, "quantise", model_file, "--data", dataset_file, "-o", tmp_path / "out", *ends)
+    assert (status, err) == (0, "")
+    assert "net.onnx (1,234 parameters), from 'stem' to 'fc' with data.npz" in out
+    assert service.spec.part is not None
+    assert (service.spec.part.from_, service.spec.part.to) == ("stem", "fc")
+
+
+@pytest.mark.parametrize("command", ["jobs", "sweep"])
+def test_so_do_submissions_of_files(
+    service: FakeService,
+    capsys: pytest.CaptureFixture[str],
+    model_file: Path,
+    dataset_file: Path,
+    tmp_path: Path,
+    command: str,
+) -> None:
+    service.model_info = {**MODEL_INFO, "refusal": REFUSAL}
+    job = {"model": str(model_file), "dataset": str(dataset_file)}
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(json.dumps(job if command == "jobs" else {"job": job, "grid": {"recipe.seed": [0, 1]}}))
+    assert run(capsys, command, "submit", spec)[::2] == (1, "error: node 'nms': no core computes it\n")
+    assert list(service.uploads) == ["net.onnx"]
+    job["part"] = {"to": "fc"}  # type: ignore[assignment]
+    spec.write_text(json.dumps(job if command == "jobs" else {"job": job, "grid": {"recipe.seed": [0, 1]}}))
+    assert run(capsys, command, "submit", spec)[::2] == (0, "")
+    assert list(service.uploads) == ["net.onnx", "data.npz"]
 
 
 def test_interrupting_leaves_the_job_alone(

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from dianaq import Client, JobSpec, ServiceUnavailable, WeightsInfo
+from dianaq import Client, JobSpec, ModelInfo, ServiceUnavailable, WeightsInfo
 from dianaq.config import save_local
 from dianaq.errors import DianaqError, InvalidDataset, InvalidModel, NotFound, Problem, ServiceError, Unauthorised
 
-from .fake_service import KEY, FakeService
+from .fake_service import KEY, MODEL_INFO, FakeService
 from .weights_samples import safetensors
 
 
@@ -73,6 +73,19 @@ def test_uploads_whole_files(service: FakeService, client: Client, model_file: P
     dataset = client.upload_dataset(dataset_file, name="a name & more")
     assert (model.id, dataset.id) == ("mod_1", "dat_1")
     assert service.uploads == {"net.onnx": model_file.read_bytes(), "a name & more": dataset_file.read_bytes()}
+
+
+def test_a_network_that_is_refused_is_uploaded_with_a_warning(
+    service: FakeService, client: Client, model_file: Path
+) -> None:
+    refusal = {"type": "invalid-model", "title": "T", "detail": "two outputs: 'a', 'b'"}
+    service.model_info = {**MODEL_INFO, "refusal": refusal}
+    with pytest.warns(UserWarning, match=r"no job takes net\.onnx as a whole: two outputs: 'a', 'b'") as caught:
+        info = client.upload_model(model_file).info
+    assert caught[0].filename == __file__
+    assert isinstance(info, ModelInfo)
+    assert info.refusal is not None
+    client.upload_model(model_file, warn_of_refusal=False)
 
 
 def test_uploads_weights(service: FakeService, client: Client, tmp_path: Path) -> None:

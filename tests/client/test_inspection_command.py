@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +43,10 @@ def test_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) 
 def test_whatever_a_parser_raises_is_a_problem(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, raised: Exception, words: str
 ) -> None:
-    def explode(path: str) -> None:
+    def explode(path: str, part: object) -> None:
         raise raised
 
-    kinds: dict[str, tuple[Callable[[str], None], type]] = {"model": (explode, command.InvalidModel)}
-    monkeypatch.setattr(command, "_KINDS", kinds)
+    monkeypatch.setattr(command, "inspect_upload", explode)
     status, answer = run(capsys, "model", "whatever")
     assert status == 1
     assert words in answer["problem"]["detail"]

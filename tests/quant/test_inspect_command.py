@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from dianaq.errors import InvalidModel, UnsupportedOperator, VerificationError
 from dianaq_quant.contracts import breaches, check_contracts
 from dianaq_quant.export.check import check_file
-from dianaq_quant.inspect_command import register
+from dianaq_quant.inspect_command import LISTED, register
 
 from .builder import ModelBuilder
 from .check_samples import copy_of, exported, node, set_attribute, small_map
@@ -132,8 +132,57 @@ def test_what_is_no_network_is_refused(tmp_path: Path) -> None:
         inspect(tmp_path / "text.onnx")
     with pytest.raises(InvalidModel, match="cannot be read"):
         inspect(tmp_path / "missing.onnx")
+
+
+def test_a_network_that_is_refused_as_a_whole_shows_where_to_cut(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = float_model(tmp_path, operator="Sin")
+    assert inspect(path) == 1
+    out = capsys.readouterr().out
+    assert "does not take as a whole: node 'sin1': operator Sin" in out
+    assert "--to TENSOR" in out
+    assert [line.split() for line in out.splitlines()[-5:]] == [
+        ["node", "operator", "output", "shape"],
+        ["first", "Conv", "t0", "4x6x6"],
+        ["sin1", "Sin", "t1", "4x6x6"],
+        ["flatten2", "Flatten", "t2", "144"],
+        ["head", "Gemm", "t3", "2"],
+    ]
+    assert inspect(path, "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["holds"]["refusal"]["type"] == "unsupported-operator"
+    assert found["nodes"][1] == {"name": "sin1", "operator": "Sin", "output": "t1", "shape": [2, 4, 6, 6]}
+    assert inspect(path, "--from", "t1") == 0
+    assert "a float network, from 't1' of which `dianaq quantise` takes" in capsys.readouterr().out
     with pytest.raises(UnsupportedOperator, match="Sin"):
-        inspect(float_model(tmp_path, operator="Sin"))
+        inspect(path, "--to", "t1")
+
+
+def test_a_long_table_shows_its_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    b = ModelBuilder((3, 4, 4))
+    y = b.input
+    for _ in range(LISTED + 10):
+        y = b.relu(y)
+    path = tmp_path / "long.onnx"
+    onnx.save(b.build(b.flatten(y)), str(path))
+    assert inspect(path) == 0
+    out = capsys.readouterr().out
+    assert "(11 more: --json)" in out
+    assert "relu0 " in out
+    assert f"flatten{LISTED + 10}" in out
+    assert f"relu{LISTED // 2} " not in out
+
+
+def test_weights_in_the_file_beside_it_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = onnx.load(str(float_model(tmp_path)))
+    path = tmp_path / "beside.onnx"
+    onnx.save(model, str(path), save_as_external_data=True, location="beside.onnx.data", size_threshold=0)
+    assert inspect(path) == 0
+    assert "first, head" in capsys.readouterr().out
+    (tmp_path / "beside.onnx.data").unlink()
+    with pytest.raises(InvalidModel, match=r"beside\.onnx\.data.*external_data=False"):
+        inspect(path)
 
 
 def test_the_command_loads_no_torch() -> None:

@@ -1,18 +1,28 @@
-"""`dianaq inspect FILE`: what the compilers would make of a file, or what a network to quantise holds."""
+"""`dianaq inspect FILE`: what the compilers would make of a file, or what a network to quantise holds.
+
+Of a network also every node with the tensor that it computes, between which a part can be cut.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dianaq.cli.tables import shape, size, table
+from dianaq.schemas.spec import NetworkPart
 
 if TYPE_CHECKING:
+    from dianaq.inspection.tensors import ListedNode
     from dianaq.schemas.resources import ModelInfo, WeightsInfo
     from dianaq_quant.export.check import Checked, CheckedLayer
+
+
+LISTED = 200
+"""Rows of the table for people: more than ResNet-50 has nodes."""
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -27,7 +37,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "inspect",
         help="check an exported file by its compiler's rules, or look into a network to quantise",
         description="Check a file for HTVM or DORY by every rule of its compiler: exit status 1 if the compiler would "
-        "refuse it, or the chip compute something else. Of any other network or weights, say what it holds.",
+        "refuse it, or the chip compute something else. Of any other network or weights, say what it holds; of a "
+        "network also the tensors between which --from and --to cut a part: exit status 1 if it is not taken whole.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="ONNX, or weights")
     parser.add_argument("--dialect", choices=("htvm", "dory"), help="the compiler (default: told from the file)")
@@ -36,33 +47,47 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action=argparse.BooleanOptionalAction,
         help="check the golden files beside it too (default: if it lies in the folder of a bundle)",
     )
+    parser.add_argument("--from", dest="from_", metavar="TENSOR", help="look at the part of a network behind it")
+    parser.add_argument("--to", metavar="TENSOR", help="look at the part of a network before it")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Inspect a file: 1 if it has a finding of severity `rejected` or `wrong`, otherwise 0.
+    """Inspect a file: 1 if it has a finding of severity `rejected` or `wrong`, or is no network that is taken as a
+    whole; otherwise 0.
 
     Raises:
-        InvalidModel: it cannot be read, or is neither an exported file nor a network that could be quantised.
+        InvalidModel: it cannot be read, or is neither an exported file nor a network that could be quantised in part.
+        InvalidSpec: the network has no such part.
     """
     # numpy and onnx take a while to import, and `dianaq --help` should not wait for them.
     from dianaq.inspection import file_format, inspect_upload
     from dianaq.inspection.external import self_contained
+    from dianaq.inspection.model import parse_model
+    from dianaq.inspection.tensors import survey
     from dianaq_quant.export.check import check_file
 
-    if file_format(args.file) == "onnx":
+    cut = args.from_ is not None or args.to is not None
+    part = NetworkPart.model_validate({"from": args.from_, "to": args.to}) if cut else None
+    if part is None and file_format(args.file) == "onnx":
         checked = check_file(args.file, args.dialect, golden=args.golden)
         if checked.dialect is not None:
             print(json.dumps(checked.as_json(), indent=2) if args.json else _report(checked))
             return 1 if checked.failures else 0
     with self_contained(args.file) as file:
-        info = inspect_upload(file)
+        info = inspect_upload(file, part=part)
+        nodes = survey(parse_model(file, part)).listing() if info.format == "onnx" else []
     if args.json:
-        print(json.dumps({"file": str(args.file), "dialect": None, "holds": info.model_dump(mode="json")}, indent=2))
+        found: dict[str, Any] = {"file": str(args.file), "dialect": None, "holds": info.model_dump(mode="json")}
+        if info.format == "onnx":
+            found["nodes"] = [asdict(node) for node in nodes]
+        print(json.dumps(found, indent=2))
     else:
-        print(_summary(args.file, info))
-    return 0
+        print(_summary(args.file, info, part))
+        if nodes:
+            print(f"\n{_listing(nodes)}")
+    return 1 if info.format == "onnx" and info.refusal is not None else 0
 
 
 def _report(checked: Checked) -> str:
@@ -109,13 +134,36 @@ def _verdict(checked: Checked) -> str:
     )
 
 
-def _summary(path: Path, info: ModelInfo | WeightsInfo) -> str:
+def _verdict_on(info: ModelInfo, part: NetworkPart | None) -> str:
+    if info.refusal is not None:
+        return f"a float network that `dianaq quantise` does not take as a whole: {info.refusal.detail}"
+    what = "a float network" if part is None else f"a float network, {part} of which"
+    which = "that `dianaq quantise` takes" if part is None else "`dianaq quantise` takes"
+    return f"{what} {which}, in neither compiler's dialect"
+
+
+def _listing(nodes: list[ListedNode]) -> str:
+    """The table of nodes; of long ones the beginning and the end, where networks are cut."""
+    rows = [(n.name, n.operator, n.output, "?" if n.shape is None else _dims(n.shape)) for n in nodes]
+    left_out = len(rows) - LISTED
+    if left_out > 0:
+        half = LISTED // 2
+        rows[half:-half] = [(f"({left_out} more: --json)", "", "", "")]
+    return table(("node", "operator", "output", "shape"), rows)
+
+
+def _dims(dims: tuple[int | None, ...]) -> str:
+    """A shape with its batch left out."""
+    return "x".join("?" if d is None else str(d) for d in dims[1:]) or "-"
+
+
+def _summary(path: Path, info: ModelInfo | WeightsInfo, part: NetworkPart | None) -> str:
     if info.format != "onnx":
         return f"{path}: weights of a zoo network ({info.format}), {info.tensors:,} tensors, {size(info.bytes)}"
     operators = ", ".join(f"{count} {name}" for name, count in info.operators.items())
     return "\n".join(
         [
-            f"{path}: a float network that `dianaq quantise` takes, in neither compiler's dialect",
+            f"{path}: {_verdict_on(info, part)}",
             f"  input       {info.input.name}, {shape(info.input.shape)}",
             f"  output      {info.output.name}, {shape(info.output.shape)}",
             f"  opset       {info.opset}",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from dianaq._display import figures
+from dianaq._upload import check_whole
 from dianaq.cli.options import check_model_file, read_recipe
 from dianaq.cli.summary import summary
 from dianaq.cli.tables import print_json, shape, table, when
@@ -81,6 +82,7 @@ def show(args: argparse.Namespace) -> int:
         ("job", job.id),
         ("state", job.state if job.stage is None or job.state == "succeeded" else f"{job.state} ({job.stage})"),
         ("model", _network(job.spec.model)),
+        *([("part", str(job.spec.part))] if job.spec.part is not None else []),
         ("dataset", job.spec.dataset),
         ("preset", job.spec.recipe.preset or "-"),
         ("created", when(job.created)),
@@ -115,7 +117,9 @@ def submit(args: argparse.Namespace) -> int:
     check_model_file(spec, model_file)
     with Client() as client:
         if model_file is not None:
-            spec = _with_upload(spec, client.upload_model(model_file).id)
+            uploaded = client.upload_model(model_file, warn_of_refusal=False)
+            check_whole(spec, uploaded)
+            spec = _with_upload(spec, uploaded.id)
         if Path(spec.dataset).is_file():
             spec = spec.model_copy(update={"dataset": client.upload_dataset(spec.dataset).id})
         job = client.submit_job(spec)

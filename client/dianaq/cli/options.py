@@ -78,6 +78,13 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--profile", action="store_true", help="profile one training step of each iteration (Chrome trace)"
     )
+    for end, what in (("from", "begins"), ("to", "ends")):
+        group.add_argument(
+            f"--{end}",
+            dest=f"part_{end}",
+            metavar="TENSOR",
+            help=f"quantise a part of the network, which {what} there; `dianaq inspect MODEL` lists names",
+        )
     group.add_argument(
         "--start-from",
         metavar="JOB/ITERATION",
@@ -204,10 +211,12 @@ def _from_options(args: argparse.Namespace) -> dict[str, Any]:
         recipe["seed"] = args.seed
     preprocessing = {name: getattr(args, name) for name in ("mean", "std") if getattr(args, name) is not None}
     ends = {"input": args.input_type, "output": args.output_type}
+    part = {"from": args.part_from, "to": args.part_to}
     parts: dict[str, Any] = {
         "recipe": recipe,
         "preprocessing": preprocessing,
         "interface": {name: kind for name, kind in ends.items() if kind is not None},
+        "part": {end: name for end, name in part.items() if name is not None},
         "task": args.task,
         "substitute": dict(args.substitute),
         "profile": args.profile,

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from dianaq._bundle import check_replaceable
+from dianaq._upload import check_whole
 from dianaq.cli.options import (
     add_job_options,
     add_model_argument,
@@ -43,8 +44,12 @@ def run(args: argparse.Namespace) -> int:
     check_model_file(draft, args.model)
     check_replaceable(args.out.expanduser().resolve(), overwrite=args.overwrite)
     with Client() as client:
-        model = None if args.model is None else client.upload_model(args.model, name=args.name)
-        if model is not None and isinstance(model.info, ModelInfo) and draft.start is None:
+        model = None
+        if args.model is not None:
+            model = client.upload_model(args.model, name=args.name, warn_of_refusal=False)
+            check_whole(draft, model)
+        whole = draft.start is None and draft.part is None  # activations of a part are known once it is submitted
+        if model is not None and isinstance(model.info, ModelInfo) and whole:
             check_substitution(draft, model.info.substitutable, model.info.final)
         dataset = client.upload_dataset(args.data)
         spec = job_spec(args, model=None if model is None else model.id, dataset=dataset.id)
@@ -65,4 +70,6 @@ def _network(spec: JobSpec, model: Model | None) -> str:
         assert model is not None
         assert isinstance(model.info, ModelInfo)
         text = f"{model.name} ({model.info.parameters:,} parameters)"
+        if spec.part is not None:
+            text += f", {spec.part}"
     return text if spec.start_from is None else f"{text} from {spec.start_from}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dianaq._sweep import SweepHandle, counts
+from dianaq._upload import check_whole
 from dianaq.cli.options import check_model_file, read_yaml
 from dianaq.cli.tables import print_json, table, when
 from dianaq.cli.waiting import INTERRUPTED
@@ -60,11 +61,15 @@ def submit(args: argparse.Namespace) -> int:
     job = _named(data["job"], args)
     spec = parse_sweep({**data, "job": job})
     model_file = _file(_upload_of(job))
-    for _, found in spec.jobs():  # before anything is uploaded
+    jobs = [found for _, found in spec.jobs()]
+    for found in jobs:  # before anything is uploaded
         check_model_file(found, model_file)
     with Client() as client:
         if model_file is not None:
-            job = _with_upload(job, client.upload_model(model_file).id)
+            model = client.upload_model(model_file, warn_of_refusal=False)
+            for found in jobs:
+                check_whole(found, model)
+            job = _with_upload(job, model.id)
         if (data_file := _file(job.get("dataset"))) is not None:
             job = {**job, "dataset": client.upload_dataset(data_file).id}
         sweep = client.submit_sweep(job, spec.grid)

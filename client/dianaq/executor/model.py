@@ -167,7 +167,7 @@ def read_model(model: onnx.ModelProto) -> IntegerModel:
             param=inputs[0].name,
         )
     source, sink = inputs[0].name, graph.output[0].name
-    check_wiring(nodes, tensors, source, sink)
+    check_wiring(nodes, tensors, [source], [sink])
     constants = {name: values(tensor) for name, tensor in tensors.items()}
     quantiser = find_quantiser(nodes, constants, source)
     return IntegerModel(nodes, constants, source, tuple(shape[1:]), sink, quantiser, find_exit(nodes, constants, sink))

@@ -51,11 +51,13 @@ def check_fit(spec: JobSpec, file: ModelInfo | WeightsInfo | None, dataset: Data
     """Refuse a job whose parts contradict each other.
 
     Args:
-        file: the ONNX file, or the weights of a zoo network; None where it has none.
+        file: the ONNX file (or that part of it which the job names), or the weights of a zoo network; None where it has
+            none.
 
     Raises:
         InvalidDataset: samples that do not fit the model's input, or labels that the task does not know.
-        InvalidModel: its output does not fit the task, or the file is weights where a network is needed or the reverse.
+        InvalidModel: the network is refused, its output does not fit the task, or the file is weights where a network
+            is needed or the reverse.
         UnsupportedOperator: it has activations that no core computes, and the job does not substitute them.
         InvalidSpec: mean, std, augmentation, epochs, interface or layer names that do not fit the model or the data.
     """

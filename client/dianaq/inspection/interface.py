@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dianaq.errors import InvalidModel, InvalidSpec
+from dianaq.errors import InvalidModel, InvalidSpec, from_problem
 from dianaq.inspection.formats import Format
 from dianaq.schemas.resources import FinalActivation, ModelInfo, TensorInfo, WeightsInfo
 from dianaq.schemas.spec import JobSpec, ZooModel
@@ -29,16 +29,19 @@ def interface(spec: JobSpec, file: ModelInfo | WeightsInfo | None) -> Interface:
     """What the network of a job takes and gives.
 
     Args:
-        file: what inspection found in the file that the network comes from; None without one.
+        file: what inspection found in the file that the network comes from, or in that part of it which the
+            specification names; None without a file.
 
     Raises:
-        InvalidModel: the file is not of the kind that the specification needs.
+        InvalidModel: the file is not of the kind that the specification needs, or a network that is refused.
         InvalidSpec: the architecture does not fit the task.
     """
     zoo = spec.model
     check_kind(spec, None if file is None else file.format)
     if not isinstance(zoo, ZooModel):
         assert isinstance(file, ModelInfo)
+        if file.refusal is not None:
+            raise from_problem(file.refusal)
         return Interface(file.input, file.output, file.layers, file.substitutable, file.final)
     if spec.task == "classification" and zoo.classes is None:
         raise InvalidSpec(

@@ -19,25 +19,36 @@ from dianaq.inspection.network import Network, check_operators, nodes_of
 from dianaq.inspection.node_rules import check_node
 from dianaq.inspection.operators import LINEAR_OPERATORS
 from dianaq.inspection.own_operators import registered_operators
+from dianaq.inspection.part import cut
 from dianaq.inspection.shapes import infer_shapes
 from dianaq.inspection.simplify import opset_of, simplified
 from dianaq.inspection.structure import graph_ends
 from dianaq.inspection.training_mode import check_evaluation
 from dianaq.schemas.resources import ModelInfo, TensorInfo
+from dianaq.schemas.spec import NetworkPart
 
 
-def inspect_model(path: str | os.PathLike[str], own: Collection[str] = ()) -> ModelInfo:
+def inspect_model(
+    path: str | os.PathLike[str], own: Collection[str] = (), part: NetworkPart | None = None
+) -> ModelInfo:
     """What an ONNX file holds, once everything about it that can be checked without running it was checked.
 
     Args:
         path: the file. No other file is opened, whatever the model refers to.
         own: operators, `domain.OpType`, that the caller has handlers for, beside those of installed packages.
+        part: what of it to look at; None for the whole network.
 
     Raises:
         InvalidModel: names the tensor, node or property at fault and what would be accepted.
         UnsupportedOperator: names the node, its operator and what is supported.
+        InvalidSpec: the file has no such part, see `dianaq.inspection.part.cut`.
     """
-    model = simplified(parse_model(path))
+    return inspect_parsed(parse_model(path, part), own)
+
+
+def inspect_parsed(model: onnx.ModelProto, own: Collection[str] = ()) -> ModelInfo:
+    """What a parsed file (or part of one) holds; `own` and errors as of `inspect_model`."""
+    model = simplified(model)
     network = _network(model, registered_operators() | {*own})
     _check_standard(model)
     check_evaluation(network)
@@ -59,11 +70,12 @@ def inspect_model(path: str | os.PathLike[str], own: Collection[str] = ()) -> Mo
     )
 
 
-def parse_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
-    """The model in a file, parsed and nothing more.
+def parse_model(path: str | os.PathLike[str], part: NetworkPart | None = None) -> onnx.ModelProto:
+    """The model in a file, parsed and nothing more; or a part of it.
 
     Raises:
         InvalidModel: the file is missing, empty, too large, truncated or not ONNX.
+        InvalidSpec: it has no such part, see `dianaq.inspection.part.cut`.
     """
     format = file_format(path)
     if format != "onnx":
@@ -78,7 +90,7 @@ def parse_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
         raise InvalidModel("the file is not ONNX, or it is truncated: it cannot be parsed") from None
     if not model.HasField("graph") or not model.opset_import:
         raise InvalidModel("the file is not ONNX, or it is truncated: it holds no graph or no opset")
-    return model
+    return model if part is None else cut(model, part)
 
 
 def _network(model: onnx.ModelProto, own: frozenset[str]) -> Network:

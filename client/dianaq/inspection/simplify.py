@@ -85,7 +85,7 @@ def _checked(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     nodes = nodes_of(graph)
     constants = constants_of(graph, nodes)
     source, sink = graph_ends(graph)
-    check_wiring(nodes, constants, source.name, sink.name)
+    check_wiring(nodes, constants, [source.name], [sink.name])
     if math.prod(d.dim_value for d in source.type.tensor_type.shape.dim[1:]) > MAX_TENSOR_VALUES:
         raise InvalidModel(f"input {source.name!r} has more than {MAX_TENSOR_VALUES:,} values", param=source.name)
     del graph.value_info[:]  # only hints, which shape inference replaces

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NoReturn
 
 import onnx
@@ -60,7 +61,9 @@ def _check_input_shape(end: onnx.ValueInfoProto) -> None:
             refuse(f"has the shape {shown}: dimension {axis} is dynamic; only the batch, the first one, may be")
 
 
-def check_wiring(nodes: tuple[Node, ...], constants: dict[str, onnx.TensorProto], source: str, sink: str) -> None:
+def check_wiring(
+    nodes: tuple[Node, ...], constants: dict[str, onnx.TensorProto], sources: Iterable[str], sinks: Iterable[str]
+) -> None:
     """Refuse graphs in which a tensor comes from nowhere or from two places.
 
     Raises:
@@ -72,7 +75,7 @@ def check_wiring(nodes: tuple[Node, ...], constants: dict[str, onnx.TensorProto]
         raise InvalidModel(f"the graph has {len(nodes):,} nodes; at most {MAX_NODES:,} are accepted")
     from_nodes = {name for node in nodes for name in node.outputs if name}
     initialisers = constants.keys() - {n.outputs[0] for n in nodes if n.operator == "Constant"}
-    known = {source, *initialisers}
+    known = {*sources, *initialisers}
     for node in nodes:
         for name in filter(None, node.inputs):
             if name not in known:
@@ -83,5 +86,6 @@ def check_wiring(nodes: tuple[Node, ...], constants: dict[str, onnx.TensorProto]
             if name in known:
                 raise InvalidModel(f"tensor {name!r} is produced twice, again by {node.name!r}", param=node.name)
             known.add(name)
-    if sink not in from_nodes:
-        raise InvalidModel(f"output {sink!r} is not produced by any node", param=sink)
+    for sink in sinks:
+        if sink not in from_nodes:
+            raise InvalidModel(f"output {sink!r} is not produced by any node", param=sink)

@@ -35,7 +35,11 @@ class FinalActivation(Resource):
 
 
 class ModelInfo(Resource):
-    """What inspection found in an ONNX file."""
+    """What inspection found in an ONNX file, or a part of one.
+
+    Of a network that is refused as a whole, `input` and `output` are the first ones of the file, with 0 for dimensions
+    that are not fixed.
+    """
 
     format: Literal["onnx"] = "onnx"
     opset: int
@@ -51,6 +55,8 @@ class ModelInfo(Resource):
     """Nodes with activations that no core computes, and their kinds, which a job's `substitute` must name."""
     final: FinalActivation | None = None
     """The Sigmoid at the end, if there is one; it is among the `substitutable`."""
+    refusal: Problem | None = None
+    """Why no job takes the network as a whole; a part of it may do."""
 
 
 class WeightsInfo(Resource):

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
+    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -152,6 +153,37 @@ NetworkSource = Annotated[
 ]
 
 
+MAX_TENSOR_NAME = 1_000
+"""Characters. Exporters join the names of nested modules; those of deep networks have 200."""
+
+TensorName = Annotated[str, Field(min_length=1, max_length=MAX_TENSOR_NAME, pattern=r"^[^\x00]*$")]
+
+
+class NetworkPart(StrictModel):
+    """The part of an uploaded ONNX network that a job quantises, by names as `dianaq inspect` lists them.
+
+    For files with several outputs, with an end that no core computes, or with a pre-processing in front.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    from_: TensorName | None = Field(default=None, alias="from")
+    """The tensor that becomes the input, or a node that reads it; default: the network's input. The dataset holds
+    values of this tensor."""
+    to: TensorName | None = None
+    """The tensor that becomes the output, or the node that computes it; default: the network's output."""
+
+    @model_validator(mode="after")
+    def _some_end(self) -> Self:
+        if self.from_ is None and self.to is None:
+            raise ValueError("names neither from nor to; leave it out for the whole network")
+        return self
+
+    def __str__(self) -> str:
+        ends = (("from", self.from_), ("to", self.to))
+        return " ".join(f"{end} {name!r}" for end, name in ends if name is not None)
+
+
 Device = Literal["any", "cpu", "gpu"]
 """What a job wants to be trained on; `any` takes whichever is free first."""
 
@@ -176,6 +208,8 @@ class JobSpec(StrictModel):
     mean squared error is measured, with both kinds also the AUC. Samples of `train` that are labelled as anomalies are
     neither trained on nor calibrated with. For `regression`, labels are numbers in the shape of the network's output,
     in any unit. For `imitation` there are none: those that the dataset has are ignored."""
+    part: NetworkPart | None = None
+    """Quantise only what lies between two tensors of the file; default: the whole network."""
     substitute: Substitute = Field(default_factory=dict)
     """What replaces the activations that no core computes, by kind, before the float iteration: `{hardswish: relu6}`.
     It makes another network of it: the report says what that costs, and training afterwards gains most of it back."""
@@ -229,6 +263,14 @@ class JobSpec(StrictModel):
         if isinstance(data, Mapping) and data.get("task") in ("regression", "imitation") and "recipe" in data:
             return {**data, "recipe": of_squares(data["recipe"])}
         return data
+
+    @model_validator(mode="after")
+    def _part_of_a_file(self) -> Self:
+        if self.part is not None and isinstance(self.model, ZooModel):
+            raise ValueError(
+                f"part is {self.part}, and {self.model.architecture} is built whole; only an ONNX file is cut"
+            )
+        return self
 
     @model_validator(mode="after")
     def _weights_from_somewhere(self) -> Self:

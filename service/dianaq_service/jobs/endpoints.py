@@ -19,7 +19,8 @@ router = APIRouter(tags=["jobs"])
 @router.post("/v1/jobs", status_code=201)
 async def create_job(services: ServicesDep, owner: Owner, spec: JobSpec, once: OnceDep) -> Job:
     """Submit a job. It is queued once this returns, whatever happens to the broker."""
-    return await services.intake.submit(owner, spec, once)
+    parts = await services.parts.inspect(owner, [spec])
+    return await services.intake.submit(owner, spec, once, parts)
 
 
 @router.get("/v1/jobs")

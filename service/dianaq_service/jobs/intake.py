@@ -29,6 +29,7 @@ from dianaq_service.ids import new_id
 from dianaq_service.jobs.start import check_start
 from dianaq_service.jobs.states import enter
 from dianaq_service.outbox import Outbox
+from dianaq_service.uploads.parts import NO_PARTS, Found
 
 Upload = TypeVar("Upload", ModelRow, DatasetRow)
 
@@ -46,6 +47,7 @@ class Submission:
     owner: str
     spec: JobSpec
     once: Once
+    parts: Found
     answer: Future[Job] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -64,14 +66,17 @@ class Intake:
         """Returns when what is being stored is stored."""
         self._thread.shutdown()
 
-    async def submit(self, owner: str, spec: JobSpec, once: Once) -> Job:
+    async def submit(self, owner: str, spec: JobSpec, once: Once, parts: Found = NO_PARTS) -> Job:
         """Check a job, queue it, and tell the workers, unless it waits for another job.
+
+        Args:
+            parts: see `add`.
 
         Raises:
             Replay, KeyReused: see `Once`.
             InvalidSpec, InvalidDataset, InvalidModel, Conflict: see `add`.
         """
-        submission = Submission(owner, spec, once)
+        submission = Submission(owner, spec, once, parts)
         self._waiting.append(submission)
         if self._storing is None:
             self._storing = asyncio.create_task(self._store_waiting())
@@ -128,7 +133,7 @@ class Intake:
                 for number, submission in sorted(enumerate(submissions), key=lambda one: one[1].spec.start or ()):
                     try:
                         submission.once.see(session)
-                        rows[number] = add(session, submission.owner, submission.spec, new_id("job"))
+                        rows[number] = add(session, submission.owner, submission.spec, new_id("job"), submission.parts)
                     except (DianaqError, Replay) as error:
                         outcomes[number] = error
             session.flush()
@@ -144,18 +149,23 @@ def _concerns_all(outcome: Job | Exception) -> bool:
     return isinstance(outcome, Exception) and (is_away(outcome) or is_full(outcome))
 
 
-def add(session: Session, owner: str, spec: JobSpec, job_id: str, **values: Any) -> JobRow:
+def add(session: Session, owner: str, spec: JobSpec, job_id: str, parts: Found, **values: Any) -> JobRow:
     """Check a job against its model, its dataset and the job that it starts from, and queue it, with the next flush.
+
+    Args:
+        parts: what was found in the parts of networks that jobs name.
 
     Raises, before it adds anything:
         InvalidSpec: unknown model, dataset or job to start from, or the recipe does not fit them.
         InvalidDataset: the dataset does not fit the model.
-        InvalidModel: the model is weights where a network is needed, or the reverse.
+        InvalidModel: the model is weights where a network is needed, or the reverse, or its network is refused.
         Conflict: the job to start from has ended without the checkpoint.
     """
     model = _model(session, owner, spec)
     dataset = _upload(session, owner, DatasetRow, spec.dataset, "dataset")
     info = None if model is None else Model.model_validate(model, from_attributes=True).info
+    if model is not None and spec.part is not None:
+        info = parts.get((model.id, spec.part), info)
     check_fit(spec, info, DatasetInfo.model_validate(dataset.info))
     row = JobRow(
         id=job_id,

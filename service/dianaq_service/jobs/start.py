@@ -25,8 +25,8 @@ def check_start(session: Session, owner: str, spec: JobSpec, model: ModelRow | N
         The job that it has to wait for, if any.
 
     Raises:
-        InvalidSpec: the owner has no such job, or it is of another network or task, of other weights, or skips the
-            iteration.
+        InvalidSpec: the owner has no such job, or it is of another network, part or task, of other weights, or skips
+            the iteration.
         Conflict: it failed or was cancelled, or left no checkpoint.
     """
     if spec.start is None:
@@ -64,6 +64,9 @@ def _check_network(
         same = False
     else:
         same = model is not None and _is_content_of(session, model, parent.model_id)
+    if same and spec.part != of_parent.part:
+        of = "the whole network" if of_parent.part is None else f"the part {of_parent.part}"
+        raise InvalidSpec(f"job {parent.id} is of {of}; start from a job of the same part", param="part")
     if not same:
         raise InvalidSpec(
             f"job {parent.id} is of another network than model; start from a job of the same network, which must "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter
+from fastapi.concurrency import run_in_threadpool
 
 from dianaq.schemas.resources import Page
 from dianaq.schemas.sweep_table import SweepTable
@@ -17,9 +18,11 @@ router = APIRouter(tags=["sweeps"])
 
 
 @router.post("/v1/sweeps", status_code=201)
-def create_sweep(services: ServicesDep, owner: Owner, spec: SweepSpec, once: OnceDep) -> SweepWithJobs:
+async def create_sweep(services: ServicesDep, owner: Owner, spec: SweepSpec, once: OnceDep) -> SweepWithJobs:
     """Submit a job for every point of a grid: all of them, or none."""
-    return service.create(services, owner, spec, once)
+    jobs = await run_in_threadpool(spec.jobs)
+    parts = await services.parts.inspect(owner, [job for _, job in jobs])
+    return await run_in_threadpool(service.create, services, owner, spec, once, parts)
 
 
 @router.get("/v1/sweeps")

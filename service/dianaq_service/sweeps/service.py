@@ -17,12 +17,16 @@ from dianaq_service.idempotency import Once
 from dianaq_service.ids import new_id
 from dianaq_service.jobs.intake import add
 from dianaq_service.jobs.service import ask_to_end, settle
+from dianaq_service.uploads.parts import Found
 from dianaq_service.web.pages import newest_first
 from dianaq_service.web.services import Services
 
 
-def create(services: Services, owner: str, spec: SweepSpec, once: Once) -> SweepWithJobs:
+def create(services: Services, owner: str, spec: SweepSpec, once: Once, parts: Found) -> SweepWithJobs:
     """Check the job of every point, queue all of them in one transaction, and tell the workers.
+
+    Args:
+        parts: what was found in the parts of networks that the jobs name.
 
     Raises:
         InvalidSpec, InvalidDataset, InvalidModel, Conflict: as for a job; the error names the point.
@@ -36,7 +40,7 @@ def create(services: Services, owner: str, spec: SweepSpec, once: Once) -> Sweep
         free = []
         for number, (job_id, (point, job)) in enumerate(zip(ids, points, strict=True), 1):
             try:
-                added = add(session, owner, job, job_id, sweep_id=row.id, point=point)
+                added = add(session, owner, job, job_id, parts, sweep_id=row.id, point=point)
             except DianaqError as error:
                 error.detail = f"{spec.where(number, point)}: {error.detail}"
                 raise

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dianaq.errors import DianaqError, Problem, from_problem
+from dianaq.schemas.spec import NetworkPart
 from dianaq_service.settings import Settings
 
 _PASSED_ON = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
@@ -32,14 +33,19 @@ class Inspector:
         self._memory = settings.inspection_memory_bytes
         self._turns = asyncio.Semaphore(PARALLEL)
 
-    async def inspect(self, kind: str, path: Path, refusal: type[DianaqError]) -> dict[str, Any]:
+    async def inspect(
+        self, kind: str, path: Path, refusal: type[DianaqError], part: NetworkPart | None = None
+    ) -> dict[str, Any]:
         """What inspection says about a file of this kind.
+
+        Args:
+            part: what of a network to look at; None for all of it.
 
         Raises:
             DianaqError: what inspection found wrong; a `refusal` when it did not survive the file.
         """
         async with self._turns:
-            code, output = await self._run(kind, path, refusal)
+            code, output = await self._run(kind, path, refusal, part)
         try:
             answer = json.loads(output)
             if code == 0:
@@ -54,11 +60,13 @@ class Inspector:
             ) from None
         raise from_problem(problem)
 
-    async def _run(self, kind: str, path: Path, refusal: type[DianaqError]) -> tuple[int, bytes]:
+    async def _run(
+        self, kind: str, path: Path, refusal: type[DianaqError], part: NetworkPart | None
+    ) -> tuple[int, bytes]:
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-B", "-m", "dianaq_service.uploads.sandbox"),
-            *(str(math.ceil(self._seconds)), str(self._memory), kind, str(path)),
+            *(str(math.ceil(self._seconds)), str(self._memory), kind, str(path), *_options(part)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=PIPE,
             stderr=PIPE,
@@ -76,3 +84,9 @@ class Inspector:
         if errors:
             _log.info("inspection said: %s", errors.decode(errors="replace")[-2000:])
         return process.returncode or 0, output
+
+
+def _options(part: NetworkPart | None) -> list[str]:
+    """A part as options of the command; as one word each, so that a name is never taken for an option."""
+    ends = {} if part is None else {"from": part.from_, "to": part.to}
+    return [f"--{end}={name}" for end, name in ends.items() if name is not None]

@@ -1,4 +1,4 @@
-"""`python -m dianaq_service.uploads.sandbox SECONDS BYTES KIND PATH`: inspection with limits on itself.
+"""`python -m dianaq_service.uploads.sandbox SECONDS BYTES KIND PATH ...`: inspection with limits on itself.
 
 The limits are set here rather than between fork and exec, where a process with threads must not run Python.
 """

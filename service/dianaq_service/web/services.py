@@ -16,6 +16,7 @@ from dianaq_service.queue import JobQueue
 from dianaq_service.settings import Settings
 from dianaq_service.storage import Storage
 from dianaq_service.uploads.inspect import Inspector
+from dianaq_service.uploads.parts import Parts
 from dianaq_service.web.latency import Latencies
 
 
@@ -28,6 +29,7 @@ class Services:
     outbox: Outbox
     intake: Intake
     inspector: Inspector
+    parts: Parts
     feed: Feed
     checks: dict[str, Future[object]] = field(default_factory=dict)
     """The last check of each part, which may still run (`dianaq_service.web.ready`)."""

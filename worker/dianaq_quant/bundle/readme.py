@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dianaq.schemas.figures import FIGURES, figures_of, written
-from dianaq.schemas.spec import TaskName
+from dianaq.schemas.spec import NetworkPart, TaskName
 from dianaq_quant.bundle.bundle_files import described
 from dianaq_quant.bundle.report import Report
 from dianaq_quant.bundle.report_html.units import si
@@ -99,7 +99,9 @@ def _accuracy(report: Report) -> str:
 def _ends(report: Report) -> str:
     """Both ends of the network, for who writes the firmware."""
     fed, given = report.interface["input"], report.interface["output"]
-    lines = [
+    part = report.spec.part
+    lines = [] if part is None else [_part(part)]
+    lines += [
         f"- Input: {_size(fed['shape'])} values, {fed['layout']}. `htvm/model.onnx` takes {_HOLDS[fed['htvm']]}, "
         f"`dory/model.onnx` integers. {_FEEDING[fed['kind']]}",
         f"  Integers q are in {fed['range']}: {fed['formula']}, with {_constants(fed)}.",
@@ -114,6 +116,16 @@ def _ends(report: Report) -> str:
         if count
     ]
     return "\n".join(lines) + "\n"
+
+
+def _part(part: NetworkPart) -> str:
+    """What the network is of the file that it was made from; the golden vectors have its ends, and not the file's."""
+    ends = [
+        f"{what} is `{name}` in that network"
+        for what, name in (("its input", part.from_), ("its output", part.to))
+        if name is not None
+    ]
+    return f"- This is a part of the float network: {', and '.join(ends)}. The rest of it is the firmware's to compute."
 
 
 def _size(shape: list[int]) -> str:

@@ -24,7 +24,7 @@ from dianaq import __version__
 from dianaq.errors import InvalidModel
 from dianaq.schemas.cores import CoreMapping
 from dianaq.schemas.events import ITERATIONS, Iteration
-from dianaq.schemas.spec import Preprocessing, TaskName
+from dianaq.schemas.spec import NetworkPart, Preprocessing, TaskName
 from dianaq_quant.checkpoint.records import read, write
 
 FORMAT = 1
@@ -42,6 +42,7 @@ class Origin(BaseModel):
         model: the job's `model`: the name of a file, or the description of a zoo network.
         pixels: whether the network takes pixels, once it is quantised.
         model_sha256: of the model's (or its weights') file, if there is one.
+        part: what of the file's network it is; None for all of it.
         quantisers: the recipe's, as plain data: its functions need not be registered where it is only read.
         substitute: what its activations were replaced by, by kind.
     """
@@ -58,6 +59,7 @@ class Origin(BaseModel):
     seed: int
     model: str | dict[str, Any]
     model_sha256: str | None
+    part: NetworkPart | None = None
 
 
 @dataclass(frozen=True)

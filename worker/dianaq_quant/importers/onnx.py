@@ -13,6 +13,7 @@ from dianaq.inspection.constants import constants_of
 from dianaq.inspection.model import parse_model
 from dianaq.inspection.network import nodes_of
 from dianaq.inspection.simplify import simplified
+from dianaq.schemas.spec import NetworkPart
 from dianaq_quant.graph.shapes import record_shapes
 from dianaq_quant.importers.activations import written
 from dianaq_quant.importers.finish import Wishes, edits_by_layer, finish
@@ -21,20 +22,22 @@ from dianaq_quant.importers.operators import HANDLERS
 from dianaq_quant.importers.step import Importer, Step, Value
 
 
-def import_onnx(path: Path, wishes: Wishes | None = None) -> Network:
-    """Import an ONNX file of the supported operators (`dianaq.inspection`).
+def import_onnx(path: Path, wishes: Wishes | None = None, part: NetworkPart | None = None) -> Network:
+    """Import an ONNX file of the supported operators (`dianaq.inspection`), or a part of it.
 
     Args:
         path: the file.
         wishes: what is to be substituted, and the user's own operators and editors.
+        part: what of the network; None for all of it.
 
     Raises:
         UnsupportedOperator: names the node and the operator, or the attribute that is not supported.
         InvalidModel: the graph does not fit together.
+        InvalidSpec: the file has no such part.
     """
     wishes = wishes or Wishes()
     own = wishes.all_operators().handlers
-    model = simplified(parse_model(path))
+    model = simplified(parse_model(path, part))
     nodes = nodes_of(model.graph)
     found = activations_of(nodes, constants_of(model.graph, nodes), model.graph.output[0].name, own)
     importer = Importer(model)

@@ -38,11 +38,17 @@ def import_network(
         DianaqError: the file, the architecture or the module cannot be used; names what is at fault.
     """
     if module is not None:
+        if spec.part is not None:
+            raise InvalidSpec(
+                f"part is {spec.part}, and the network is a module made in Python; give the module that computes that "
+                "part, or export the network as ONNX",
+                param="part",
+            )
         return import_module(module, shape, wishes)
     zoo = spec.model
     if not isinstance(zoo, ZooModel):
         assert path is not None, "checked by its caller"
-        return import_onnx(path, wishes)
+        return import_onnx(path, wishes, spec.part)
     torch.manual_seed(spec.recipe.seed)  # of random initial weights
     classes = zoo.classes or zoo.input_shape[0]
     built = build(zoo.architecture, input_shape=zoo.input_shape, classes=classes, width=zoo.width)
@@ -60,12 +66,12 @@ def interface_of(spec: JobSpec, path: Path | None, network: Network | None, own:
 
     Raises:
         InvalidModel: the file cannot be used.
-        InvalidSpec: the specification names a file, and there is none.
+        InvalidSpec: the specification names a file, and there is none, or a part of it that is not there.
     """
     if network is None:
         if path is None and not isinstance(spec.model, ZooModel):
             raise InvalidSpec("the job's network is a file, but none is given", param="model")
-        return interface(spec, None if path is None else inspect_upload(path, own))
+        return interface(spec, None if path is None else inspect_upload(path, own, spec.part))
     record_shapes(network.graph, network.input_shape)
     return graph_interface(network.graph, network.input_shape)
 

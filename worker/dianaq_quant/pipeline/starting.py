@@ -12,7 +12,7 @@ from dianaq.inspection import check_interface
 from dianaq.schemas.cores import CoreMapping
 from dianaq.schemas.quantisers import Quantisers
 from dianaq.schemas.resources import DatasetInfo
-from dianaq.schemas.spec import JobSpec
+from dianaq.schemas.spec import JobSpec, NetworkPart
 from dianaq_quant.bundle.bundle import sha256
 from dianaq_quant.bundle.report import versions
 from dianaq_quant.checkpoint import Checkpoint, Origin
@@ -35,10 +35,11 @@ def origin_of(
         seed=spec.recipe.seed,
         model=_model(spec),
         model_sha256=None if model_path is None else sha256(model_path),
+        part=spec.part,
     )
     if start is None:
         return origin
-    kept = ["model", "model_sha256", "substitute"]
+    kept = ["model", "model_sha256", "part", "substitute"]
     if start.iteration != "float":
         kept += ["pixels", *_SETTLED]
     return origin.model_copy(update={name: getattr(start.origin, name) for name in kept})
@@ -63,8 +64,8 @@ def check_start(start: Checkpoint, spec: JobSpec, model_path: Path | None, datas
     """Refuse a job that cannot start from a checkpoint; give what its reader should know.
 
     Raises:
-        InvalidSpec: another task, zoo network or model file (a zoo network's weights) than the checkpoint's, or cores
-            or quantisers that it has settled. A job may leave the file out: the checkpoint has the network.
+        InvalidSpec: another task, zoo network, part or model file (a zoo network's weights) than the checkpoint's, or
+            cores or quantisers that it has settled. A job may leave the file out: the checkpoint has the network.
         InvalidDataset: the dataset does not fit its network, or as `check_fit` says.
     """
     origin = start.origin
@@ -83,6 +84,12 @@ def check_start(start: Checkpoint, spec: JobSpec, model_path: Path | None, datas
             f"the job's model file has the sha256 {digest}, but the checkpoint was made {made}; "
             "start from it with the same model",
             param="model",
+        )
+    if spec.part != origin.part:
+        raise InvalidSpec(
+            f"the job is of {_extent(spec.part)}, but the checkpoint of {_extent(origin.part)}; start from it with the "
+            "same part",
+            param="part",
         )
     if spec.substitute and spec.substitute != origin.substitute:
         wanted = _brief({str(kind): other for kind, other in spec.substitute.items()})
@@ -142,6 +149,10 @@ def _check_settled(name: str, start: Checkpoint, spec: JobSpec) -> list[str]:
             param=_SETTLED[name],
         )
     return [] if asked == kept else [f"{_SETTLED[name]} is that of the checkpoint: {_brief(kept)}"]
+
+
+def _extent(part: NetworkPart | None) -> str:
+    return "the whole network" if part is None else f"the part {part}"
 
 
 def _model(spec: JobSpec) -> str | dict[str, Any]:
