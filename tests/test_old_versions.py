@@ -26,8 +26,8 @@ from serving import serve
 from dianaq import Client, JobSpec, SweepSpec, read_report
 from dianaq.cli import main as dianaq
 from dianaq.cli.options import read_recipe, read_yaml
-from dianaq.events import ITERATIONS
 from dianaq.run import main as execute
+from dianaq.schemas.events import ITERATIONS
 from dianaq_quant.__main__ import main as quantise
 from dianaq_service.app import create_app
 from dianaq_service.settings import Settings
