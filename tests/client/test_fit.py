@@ -8,7 +8,8 @@ import pytest
 
 from dianaq.errors import DianaqError, InvalidDataset, InvalidModel, InvalidSpec
 from dianaq.inspection import check_fit, input_layout
-from dianaq.schemas.resources import DatasetInfo, ModelInfo, SplitInfo, TensorInfo, WeightsInfo
+from dianaq.inspection.interface import Own
+from dianaq.schemas.resources import Arrangement, DatasetInfo, ModelInfo, SplitInfo, TensorInfo, WeightsInfo
 from dianaq.schemas.spec import parse_spec
 
 
@@ -42,20 +43,43 @@ def spec(**parts: Any) -> Any:
 @pytest.mark.parametrize(
     ("sample", "target", "layout", "found"),
     [
-        ((3, 8, 8), (3, 8, 8), "auto", "as_is"),
-        ((8, 8, 3), (3, 8, 8), "auto", "nhwc_to_nchw"),
-        ((8, 8, 3), (3, 8, 8), "nhwc", "nhwc_to_nchw"),
-        ((8, 8, 1), (1, 8, 8), "auto", "nhwc_to_nchw"),
-        ((3, 3, 3), (3, 3, 3), "auto", "as_is"),
-        ((3, 3, 3), (3, 3, 3), "nhwc", "nhwc_to_nchw"),
-        ((28, 28), (1, 28, 28), "auto", "add_channel"),
-        ((28, 28), (784,), "auto", "flatten"),
-        ((784,), (784,), "nhwc", "as_is"),
-        ((28, 28, 1), (784,), "nhwc", "flatten"),
+        ((3, 8, 8), (3, 8, 8), "auto", (0, 1, 2)),
+        ((8, 8, 3), (3, 8, 8), "auto", (2, 0, 1)),
+        ((8, 8, 3), (3, 8, 8), "nhwc", (2, 0, 1)),
+        ((8, 8, 1), (1, 8, 8), "auto", (2, 0, 1)),
+        ((3, 3, 3), (3, 3, 3), "auto", (0, 1, 2)),
+        ((3, 3, 3), (3, 3, 3), "nhwc", (2, 0, 1)),
+        ((28, 28), (1, 28, 28), "auto", (0, 1)),
+        ((28, 28), (1, 28, 28), "nhwc", (0, 1)),
+        ((28, 28), (784,), "auto", (0, 1)),
+        ((784,), (784,), "nhwc", (0,)),
+        ((28, 28, 1), (784,), "nhwc", (0, 1, 2)),
+        ((3, 32), (3, 1, 32), "auto", (0, 1)),
+        ((32, 3), (3, 1, 32), "auto", (1, 0)),
+        ((32, 3), (3, 1, 32), "nhwc", (1, 0)),
+        ((8, 8), (8, 1, 8), "auto", (0, 1)),
+        ((8, 8), (8, 1, 8), "nhwc", (1, 0)),
+        ((32,), (1, 1, 32), "auto", (0,)),
     ],
 )
-def test_layouts(sample: tuple[int, ...], target: tuple[int, ...], layout: Any, found: str) -> None:
-    assert input_layout(sample, target, layout) == found
+def test_layouts(sample: tuple[int, ...], target: tuple[int, ...], layout: Any, found: tuple[int, ...]) -> None:
+    assert input_layout(sample, target, layout) == Arrangement(axes=found, shape=target)
+
+
+CHANNELS_LAST = Own((4, 4, 4), Arrangement(axes=(2, 0, 1), shape=(4, 4, 4)))
+
+
+@pytest.mark.parametrize(("layout", "axes"), [("auto", (2, 0, 1)), ("nhwc", (2, 0, 1)), ("nchw", (0, 1, 2))])
+def test_where_two_layouts_fit_it_is_the_float_networks_own(layout: Any, axes: tuple[int, ...]) -> None:
+    assert input_layout((4, 4, 4), (4, 4, 4), layout, CHANNELS_LAST).axes == axes
+
+
+def test_a_network_of_channels_last_takes_either_layout() -> None:
+    own = Own((5, 6, 3), Arrangement(axes=(2, 0, 1), shape=(3, 5, 6)))
+    assert input_layout((5, 6, 3), (3, 5, 6), "auto", own) == own.arrangement
+    assert input_layout((3, 5, 6), (3, 5, 6), "auto", own).axes == (0, 1, 2)
+    with pytest.raises(InvalidDataset, match=r"\(5, 6, 4\) do not fit the model's input of shape \(5, 6, 3\), or \("):
+        input_layout((5, 6, 4), (3, 5, 6), "auto", own)
 
 
 STEP = {"range": {"bitwidth": 4, "signed": True}, "epochs": 2}
@@ -69,6 +93,8 @@ STEP = {"range": {"bitwidth": 4, "signed": True}, "epochs": 2}
         ((28, 28), (3, 28, 28), "auto"),
         ((28, 28), (785,), "auto"),
         ((32, 32, 3), (3, 8, 8), "auto"),
+        ((32, 3), (3, 1, 32), "nchw"),
+        ((3, 32), (3, 1, 32), "nhwc"),
     ],
 )
 def test_shapes_that_do_not_fit(sample: tuple[int, ...], target: tuple[int, ...], layout: Any) -> None:

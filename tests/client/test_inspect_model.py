@@ -191,14 +191,14 @@ UNSUPPORTED = {
     "operator": (_flat(node("Sin", ["x"], "act")), ["'act'", "Sin", "supported are", "Conv"]),
     "unnamed": (_flat(node("Sin", ["x"], "act", name="")), ["'Sin_0'"]),
     "domain": (_flat(node("Gelu", ["x"], "act", domain="com.microsoft")), ["'act'", "Gelu", "com.microsoft"]),
-    "conv 1-d": (
+    "conv 3-d": (
         make_model(
             [node("Conv", ["x", "w"], "c"), node("Flatten", ["c"], "y")],
-            [tensor("w", 4, 3, 3)],
-            input_shape=("N", 3, 8),
+            [tensor("w", 4, 3, 3, 3, 3)],
+            input_shape=("N", 3, 8, 8, 8),
             output_shape=None,
         ),
-        ["'c'", "1-d kernels"],
+        ["'c'", "3-d kernels", "1-d and 2-d"],
     ),
     "computed weights": (
         with_head(node("Flatten", ["x"], "f"), node("Gemm", ["w", "f"], "y", transB=1), weights=[tensor("w", 4, 192)]),
@@ -221,10 +221,19 @@ UNSUPPORTED = {
         ["'p'", "indices"],
     ),
     "mean over channels": (_flat(node("ReduceMean", ["x"], "m", axes=[1])), ["'m'", "axes [1]"]),
-    "flatten from the batch": (with_head(node("Flatten", ["x"], "y", axis=0)), ["'y'", "batch 2 into 1"]),
+    "flatten from the batch": (with_head(node("Flatten", ["x"], "y", axis=0)), ["'y'", "(1, 384)", "batch is 2"]),
     "reshape": (
-        _flat(node("Reshape", ["x", "s"], "r"), weights=(numpy_helper.from_array(np.array([0, 3, 64]), "s"),)),
-        ["'r'", "(3, 64)", "flatten"],
+        _flat(node("Reshape", ["x", "s"], "r"), weights=(numpy_helper.from_array(np.array([3, -1]), "s"),)),
+        ["'r'", "(3, 128)", "batch is 2 samples of 192 values"],
+    ),
+    "squeezed batch": (
+        make_model([node("Squeeze", ["x"], "y")], [], input_shape=(1, 3, 1, 1), output_shape=None),
+        ["'y'", "names no axes"],
+    ),
+    "transposed batch": (_flat(node("Transpose", ["x"], "t", perm=[1, 0, 2, 3])), ["'t'", "perm [1, 0, 2, 3]"]),
+    "unsqueezed batch": (
+        _flat(node("Unsqueeze", ["x", "a"], "u"), weights=(numpy_helper.from_array(np.array([0]), "a"),)),
+        ["'u'", "axes [0]"],
     ),
     "gemm": (
         with_head(node("Flatten", ["x"], "f"), node("Gemm", ["f", "w"], "y", alpha=2.0), weights=[tensor("w", 192, 4)]),

@@ -23,14 +23,15 @@ from dianaq_quant.pipeline import run
 from .stages import imported
 
 
-def run_onnx(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
-    """The model's output in onnxruntime, sample by sample, as the model is written."""
+def run_onnx(model: onnx.ModelProto, x: np.ndarray, *, batched: bool = False) -> np.ndarray:
+    """The model's output in onnxruntime, sample by sample or all at once, as the model is written."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return np.concatenate([session.run(None, {name: x[i : i + 1]})[0] for i in range(len(x))])
+    size = len(x) if batched else 1
+    return np.concatenate([session.run(None, {name: x[i : i + size]})[0] for i in range(0, len(x), size)])
 
 
 def network_of(model: onnx.ModelProto) -> Network:

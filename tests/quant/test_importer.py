@@ -246,6 +246,11 @@ def computed_operand(op: str, index: int) -> Recipe:
     return recipe
 
 
+def features(b: ModelBuilder) -> Tensor:
+    """Rectified maps of shape (4, 4, 3)."""
+    return b.relu(b.conv(b.input, 4))
+
+
 REFUSED: dict[str, tuple[Recipe, tuple[int, ...], str]] = {
     "unknown": (lambda b: b.node("Sin", [b.input], MAP, "it"), MAP, "not supported; supported are Add, Average"),
     "computed weight": (computed_operand("Conv", 1), MAP, "the weight and the bias must be constants"),
@@ -253,10 +258,10 @@ REFUSED: dict[str, tuple[Recipe, tuple[int, ...], str]] = {
     "computed B": (computed_operand("Gemm", 1), (4,), "B and C must be constants"),
     "computed C": (computed_operand("Gemm", 2), (4,), "B and C must be constants"),
     "computed matrix": (computed_operand("MatMul", 1), (4,), "the second operand must be a constant"),
-    "1-d conv": (
-        lambda b: b.node("Conv", [b.input, b.constant(np.ones((2, 4, 3)))], (2, 4), "it"),
-        (4, 6),
-        r"only 2-d convolutions are supported, the weight's shape is \(2, 4, 3\)",
+    "3-d conv": (
+        lambda b: b.node("Conv", [b.input, b.constant(np.ones((2, 4, 3, 3, 3)))], (2, 4, 4, 4), "it"),
+        (4, 6, 6, 6),
+        r"only 1-d and 2-d convolutions are supported, the weight's shape is \(2, 4, 3, 3, 3\)",
     ),
     "negative pads": (
         lambda b: b.node("MaxPool", [b.input], (4, 4, 3), "it", kernel_shape=[2, 2], pads=[0, 0, -1, -1]),
@@ -354,17 +359,32 @@ REFUSED: dict[str, tuple[Recipe, tuple[int, ...], str]] = {
     "flatten with the batch": (
         lambda b: b.node("Flatten", [b.input], (5,), "it", axis=3),
         MAP,
-        "axis 3; supported is 1",
+        "axis 3 joins samples; supported is 1",
     ),
-    "reshape": (
-        lambda b: b.node("Reshape", [b.input, b.constant([-1, 6, 20], np.int64)], (6, 20), "it"),
+    "reshape of the batch": (
+        lambda b: b.node("Reshape", [b.input, b.constant([-1, 6, 5], np.int64)], (6, 5), "it"),
         MAP,
-        r"target shape \[-1, 6, 20\]; supported is a flatten: \[batch, -1\] or \[-1, 120\]",
+        r"target shape \[-1, 6, 5\], which makes 8 samples of 2; with the batch as it is",
     ),
-    "squeeze of one axis": (
-        lambda b: b.node("Squeeze", [b.global_pool(b.input), b.constant([3], np.int64)], (4, 1), "it"),
+    "reshape to a longer map": (
+        lambda b: b.conv(b.node("Reshape", [features(b), b.constant([0, 4, 3, 4], np.int64)], (4, 3, 4), "it"), 1),
         MAP,
-        r"axes \[3\]; supported is the removal of two spatial dimensions",
+        r"it makes \(4, 3, 4\) of \(4, 4, 3\) per sample; a flatten to one dimension, here 48, would work",
+    ),
+    "transpose that nothing undoes": (
+        lambda b: b.conv(b.node("Transpose", [features(b)], (3, 4, 4), "it", perm=[0, 3, 1, 2]), 1),
+        MAP,
+        r"it makes \(3, 4, 4\) of \(4, 4, 3\) per sample in another order: no core moves values",
+    ),
+    "transpose of the batch": (
+        lambda b: b.node("Transpose", [b.input], (2, 6, 5), "it", perm=[1, 0, 2, 3]),
+        MAP,
+        r"perm \[1, 0, 2, 3\], which moves the samples",
+    ),
+    "squeeze of a longer axis": (
+        lambda b: b.node("Squeeze", [b.input, b.constant([3], np.int64)], (4, 6), "it"),
+        MAP,
+        r"axes \[3\] of a tensor \(N, 4, 6, 5\); axes of size 1 would work",
     ),
     "softmax in the middle": (
         lambda b: b.relu(b.node("Softmax", [b.input], (4,), "it", axis=1)),

@@ -106,7 +106,7 @@ def _row(layer: CheckedLayer) -> tuple[str, ...]:
     geometry = layer.geometry
     return (
         layer.name,
-        geometry.kind,
+        geometry.called,
         geometry.core,
         shape((geometry.c_in, *geometry.in_size)),
         shape((geometry.c_out, *geometry.out_size)),

@@ -8,6 +8,7 @@ from typing import Any
 from torch import fx
 
 from dianaq.errors import InvalidSpec
+from dianaq.inspection.interface import Own
 from dianaq_quant.editors.deploy import Dialect
 from dianaq_quant.export.layers import IntegerNetwork, Layer
 from dianaq_quant.graph.scales import linear_readers
@@ -24,20 +25,29 @@ the root of 12, which is half a percent of the variance then."""
 
 
 def describe_interface(
-    network: IntegerNetwork, normalise: Normalisation, deployed: Mapping[Dialect, IntegerNetwork]
+    network: IntegerNetwork,
+    normalise: Normalisation,
+    deployed: Mapping[Dialect, IntegerNetwork],
+    own: Own | None = None,
+    given: Own | None = None,
 ) -> dict[str, Any]:
     """`interface` of the report: of either end its type, shape, layout, range, scale, and a formula in words.
 
     `htvm` and `dory` are the types of the values that either file takes or gives. `scale` and `offset` turn integers
     into the float network's numbers, `scale * q + offset`; where pixels are fed, they are per channel. `padding` says
     how many channels (or values) follow those of `shape` in either file: zeros at the input, at the output the least
-    integer.
+    integer. `float_network` is there where the float network's own input or output is in another layout: its `shape`,
+    without the batch, and the `axes` in whose order its dimensions make the values of `shape`, once reshaped.
 
     Args:
         normalise: what turns a stored sample into the float network's input.
         deployed: the network after the remedies for each compiler.
+        own, given: the input and the output as the float network had them, where they are others.
     """
     ends = {"input": _input(network, normalise), "output": _output(network)}
+    for name, former in (("input", own), ("output", given)):
+        if former is not None:
+            ends[name]["float_network"] = {"shape": list(former.shape), "axes": list(former.arrangement.axes)}
     for other, compiled in deployed.items():
         for name, shape in (("input", compiled.input_shape), ("output", compiled.layers[-1].shape)):
             ends[name].setdefault("padding", {})[other] = shape[0] - ends[name]["shape"][0]

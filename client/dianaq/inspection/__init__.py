@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dianaq.inspection.dataset import inspect_dataset
-    from dianaq.inspection.fit import InputLayout, check_fit, check_interface, input_layout
+    from dianaq.inspection.fit import check_fit, check_interface, input_layout
     from dianaq.inspection.formats import file_format
     from dianaq.inspection.model import inspect_model
     from dianaq.inspection.naming import node_names
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = [
     "LINEAR_OPERATORS",
     "SUPPORTED_OPERATORS",
-    "InputLayout",
     "check_fit",
     "check_interface",
     "check_substitution",
@@ -41,7 +40,6 @@ __all__ = [
 _HOME = {
     "LINEAR_OPERATORS": "operators",
     "SUPPORTED_OPERATORS": "operators",
-    "InputLayout": "fit",
     "check_fit": "fit",
     "check_interface": "fit",
     "check_substitution": "substitution",

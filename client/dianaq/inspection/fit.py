@@ -8,43 +8,54 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from dianaq.errors import InvalidDataset, InvalidModel, InvalidSpec
+from dianaq.inspection.arrangement import unchanged
 from dianaq.inspection.fit_labels import check_class_numbers, check_numbers
-from dianaq.inspection.interface import Interface, interface
+from dianaq.inspection.interface import Interface, Own, interface
 from dianaq.inspection.substitution import check_substitution
 from dianaq.schemas.events import ITERATIONS
-from dianaq.schemas.resources import DatasetInfo, ModelInfo, WeightsInfo
+from dianaq.schemas.resources import Arrangement, DatasetInfo, ModelInfo, WeightsInfo
 from dianaq.schemas.spec import JobSpec
 
-InputLayout = Literal["as_is", "nhwc_to_nchw", "add_channel", "flatten"]
-"""What turns a stored sample into the shape that the network takes."""
-
 Shape = tuple[int, ...]
+Layout = Literal["auto", "nchw", "nhwc"]
 
 
-def input_layout(sample: Shape, target: Shape, layout: Literal["auto", "nchw", "nhwc"]) -> InputLayout:
+def input_layout(sample: Shape, target: Shape, layout: Layout, own: Own | None = None) -> Arrangement:
     """What turns samples of one shape into inputs of another.
 
     Args:
         sample: shape of a stored sample, without the sample dimension: (28, 28) or (32, 32, 3).
-        target: shape of the network's input, without the batch: (1, 28, 28) or (3, 32, 32) or (784,).
-        layout: order of the dimensions of a stored image; `auto` takes the one that fits, channels first if
-            both do.
+        target: shape of what the network takes, without the batch: (1, 28, 28) or (3, 32, 32) or (784,); (3, 1, 32)
+            of a 1-d network.
+        layout: order of the dimensions of a stored image; `auto` takes the one that fits. If both do, it is that of
+            the float network.
+        own: the input as the float network has it, where that is another one.
 
     Raises:
         InvalidDataset: no supported transformation leads from one to the other.
     """
+    if own is not None and sample == own.shape and (layout != "nchw" or len(sample) != 3):
+        return own.arrangement
     if sample == target and (layout != "nhwc" or len(sample) != 3):
-        return "as_is"
+        return unchanged(sample)
     if layout != "nchw" and len(sample) == 3 and (sample[2], sample[0], sample[1]) == target:
-        return "nhwc_to_nchw"
-    if len(sample) == 2 and (1, *sample) == target:
-        return "add_channel"
+        return Arrangement(axes=(2, 0, 1), shape=target)
+    if len(sample) < 3 and len(target) == 3:
+        if (1, *sample) == target or (layout != "nhwc" and _without_ones(sample) == _without_ones(target)):
+            return Arrangement(axes=tuple(range(len(sample))), shape=target)
+        if layout != "nchw" and len(sample) == 2 and (sample[1], 1, sample[0]) == target:
+            return Arrangement(axes=(1, 0), shape=target)
     if len(target) == 1 and math.prod(sample) == target[0]:
-        return "flatten"
+        return Arrangement(axes=tuple(range(len(sample))), shape=target)
     hint = "" if layout == "auto" else f" with preprocessing.layout {layout!r}"
+    shapes = f"{target}" if own is None else f"{own.shape}, or {target}"
     raise InvalidDataset(
-        f"samples of shape {sample} do not fit the model's input of shape {target}{hint}", param="x_train"
+        f"samples of shape {sample} do not fit the model's input of shape {shapes}{hint}", param="x_train"
     )
+
+
+def _without_ones(shape: Shape) -> Shape:
+    return tuple(size for size in shape if size != 1)
 
 
 def check_fit(spec: JobSpec, file: ModelInfo | WeightsInfo | None, dataset: DatasetInfo) -> None:
@@ -75,15 +86,15 @@ def check_interface(spec: JobSpec, model: Interface, dataset: DatasetInfo) -> No
     elif spec.task == "regression":
         check_numbers(dataset, model.output)
     sample = dataset.splits["train"].sample_shape
-    layout = input_layout(sample, model.input.shape, spec.preprocessing.layout)
-    _check_normalisation(spec, model.input.shape, layout)
+    input_layout(sample, model.taken, spec.preprocessing.layout, model.own)
+    _check_normalisation(spec, model.taken, sample)
     _check_pixels(spec, dataset)
-    _check_training(spec, model.input.shape, dataset)
+    _check_training(spec, model.taken, dataset)
     _check_layer_names(spec, model)
 
 
-def _check_normalisation(spec: JobSpec, target: Shape, layout: InputLayout) -> None:
-    channels = 1 if layout == "flatten" else target[0]
+def _check_normalisation(spec: JobSpec, target: Shape, sample: Shape) -> None:
+    channels = 1 if len(target) == 1 and sample != target else target[0]
     for name in ("mean", "std"):
         given = len(getattr(spec.preprocessing, name))
         if given not in (1, channels):

@@ -7,14 +7,23 @@ from dataclasses import dataclass, field
 
 from dianaq.errors import InvalidModel, InvalidSpec, from_problem
 from dianaq.inspection.formats import Format
-from dianaq.schemas.resources import FinalActivation, ModelInfo, TensorInfo, WeightsInfo
+from dianaq.schemas.resources import Arrangement, FinalActivation, ModelInfo, TensorInfo, WeightsInfo
 from dianaq.schemas.spec import JobSpec, ZooModel
+
+
+@dataclass(frozen=True)
+class Own:
+    """The input as the float network has it, without the batch, and what makes of it that of the quantised one."""
+
+    shape: tuple[int, ...]
+    arrangement: Arrangement
 
 
 @dataclass(frozen=True)
 class Interface:
     """Input and output of a network, and the names of its linear layers; None where only the job knows them.
 
+    `arrangement` makes of its input what the quantised network takes, where that is something else.
     `substitutable` and `final` are as in `ModelInfo`, and empty for a network whose import has seen to that.
     """
 
@@ -23,6 +32,17 @@ class Interface:
     layers: tuple[str, ...] | None
     substitutable: Mapping[str, str] = field(default_factory=dict)
     final: FinalActivation | None = None
+    arrangement: Arrangement | None = None
+
+    @property
+    def taken(self) -> tuple[int, ...]:
+        """Shape of what the quantised network takes: (channels, height, width), or (values,)."""
+        return self.input.shape if self.arrangement is None else self.arrangement.shape
+
+    @property
+    def own(self) -> Own | None:
+        """The float network's own input, where the quantised network takes another."""
+        return None if self.arrangement is None else Own(self.input.shape, self.arrangement)
 
 
 def interface(spec: JobSpec, file: ModelInfo | WeightsInfo | None) -> Interface:
@@ -42,7 +62,7 @@ def interface(spec: JobSpec, file: ModelInfo | WeightsInfo | None) -> Interface:
         assert isinstance(file, ModelInfo)
         if file.refusal is not None:
             raise from_problem(file.refusal)
-        return Interface(file.input, file.output, file.layers, file.substitutable, file.final)
+        return Interface(file.input, file.output, file.layers, file.substitutable, file.final, file.arrangement)
     if spec.task == "classification" and zoo.classes is None:
         raise InvalidSpec(
             f"task is 'classification', but the {zoo.architecture} gives its input back; take another architecture",

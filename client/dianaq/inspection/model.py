@@ -18,6 +18,7 @@ from dianaq.inspection.formats import file_format
 from dianaq.inspection.network import Network, check_operators, nodes_of
 from dianaq.inspection.node_rules import check_node
 from dianaq.inspection.operators import LINEAR_OPERATORS
+from dianaq.inspection.own_layout import input_arrangement
 from dianaq.inspection.own_operators import registered_operators
 from dianaq.inspection.part import cut
 from dianaq.inspection.shapes import infer_shapes
@@ -61,6 +62,7 @@ def inspect_parsed(model: onnx.ModelProto, own: Collection[str] = ()) -> ModelIn
     return ModelInfo(
         opset=network.opset,
         input=TensorInfo(name=network.input.name, shape=shapes[network.input.name][1:]),
+        arrangement=input_arrangement(network, shapes),
         output=TensorInfo(name=network.output.name, shape=shapes[network.output.name][1:]),
         operators=dict(sorted(Counter(node.operator for node in network.nodes).items())),
         layers=tuple(node.name for node in network.nodes if node.operator in LINEAR_OPERATORS),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -72,6 +72,13 @@ class Network:
     @cached_property
     def _copies(self) -> dict[str, str]:
         return {node.outputs[0]: node.inputs[0] for node in self.nodes if node.operator == "Identity"}
+
+
+Shapes = Mapping[str, Shape]
+"""By a tensor's name, the batch included."""
+
+Rule = Callable[[Node, Network, Shapes], None]
+"""Refuses a node that is used in a way that is not supported."""
 
 
 def values(tensor: onnx.TensorProto) -> NDArray[Any]:

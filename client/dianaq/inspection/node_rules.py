@@ -5,18 +5,16 @@ One rule per operator, by its name; an operator without a rule is taken as it is
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from dianaq.errors import InvalidModel
-from dianaq.inspection.network import Network, Node, Shape
+from dianaq.inspection import layout_rules
+from dianaq.inspection.network import Network, Node, Rule, Shape, Shapes
 
 _NO_MAXIMUM = 1e30
 """A Clip whose maximum is beyond this has none: exporters write the largest float32 there."""
-
-Shapes = Mapping[str, Shape]
 
 
 def check_node(node: Node, network: Network, shapes: Shapes) -> None:
@@ -38,17 +36,19 @@ def _weights(node: Node, network: Network, index: int) -> np.ndarray:
     return weights
 
 
-def _spatial(node: Node, shapes: Shapes) -> tuple[int, int]:
-    """Height and width of the node's input, which must be (batch, channels, height, width)."""
+def _spatial(node: Node, shapes: Shapes) -> Shape:
+    """Height and width of the node's input (batch, channels, height, width), or the length of (batch, channels, L)."""
     shape = shapes[node.inputs[0]]
-    if len(shape) != 4:
-        raise node.refused(f"is applied to the shape {shape[1:]} instead of (channels, height, width)")
-    return shape[2], shape[3]
+    if len(shape) not in (3, 4):
+        raise node.refused(
+            f"is applied to the shape {shape[1:]} instead of (channels, height, width) or (channels, length)"
+        )
+    return shape[2:]
 
 
 def _check_pads(node: Node, kernel: Shape) -> None:
-    pads = node.attributes.get("pads", [0] * 4)
-    dilations = node.attributes.get("dilations", [1, 1])
+    pads = node.attributes.get("pads", [0] * 2 * len(kernel))
+    dilations = node.attributes.get("dilations", [1] * len(kernel))
     extent = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]
     if any(pad < 0 for pad in pads) or any(pad >= reach for pad, reach in zip(pads, extent * 2, strict=True)):
         raise node.refused(f"has the pads {pads} around a kernel that spans {extent}; they must be smaller")
@@ -59,9 +59,10 @@ def _check_pads(node: Node, kernel: Shape) -> None:
 
 def _conv(node: Node, network: Network, shapes: Shapes) -> None:
     weights = _weights(node, network, 1)
-    if weights.ndim != 4:
+    if weights.ndim not in (3, 4):
         raise node.refused(f"has {weights.ndim - 2}-d kernels")
-    _spatial(node, shapes)
+    if len(_spatial(node, shapes)) != weights.ndim - 2:
+        raise node.refused(f"has {weights.ndim - 2}-d kernels and an input of shape {shapes[node.inputs[0]][1:]}")
     kernel = tuple(weights.shape[2:])
     declared = tuple(node.attributes.get("kernel_shape", kernel))
     if declared != kernel:
@@ -125,21 +126,6 @@ def _global_pool(node: Node, network: Network, shapes: Shapes) -> None:
     _spatial(node, shapes)
 
 
-def _reduce_mean(node: Node, network: Network, shapes: Shapes) -> None:
-    _spatial(node, shapes)
-    axes = node.attributes.get("axes")
-    if node.input(1):
-        axes = _weights(node, network, 1).tolist()
-    if axes is None or sorted(axis % 4 for axis in axes) != [2, 3]:
-        raise node.refused(f"reduces the axes {axes}")
-
-
-def _flatten(node: Node, network: Network, shapes: Shapes) -> None:
-    before, after = shapes[node.inputs[0]], shapes[node.outputs[0]]
-    if after != (before[0], math.prod(before[1:])):
-        raise node.refused(f"turns {before[1:]} into {after[1:]}, batch {before[0]} into {after[0]}")
-
-
 def _gemm(node: Node, network: Network, shapes: Shapes) -> None:
     for name, only in (("alpha", 1.0), ("beta", 1.0), ("transA", 0)):
         value = node.attributes.get(name, only)
@@ -165,22 +151,18 @@ def _softmax(node: Node, network: Network, shapes: Shapes) -> None:
         raise node.refused(f"is applied over axis {axis} of the shape {shape[1:]}")
 
 
-Rule = Callable[[Node, Network, Shapes], None]
-
 RULES: Mapping[str, Rule] = {
+    **layout_rules.RULES,
     "Add": _add,
     "AveragePool": _pool,
     "BatchNormalization": _batch_norm,
     "Clip": _clip,
     "Conv": _conv,
-    "Flatten": _flatten,
     "Gemm": _gemm,
     "GlobalAveragePool": _global_pool,
     "LogSoftmax": _softmax,
     "MatMul": _matmul,
     "MaxPool": _pool,
-    "ReduceMean": _reduce_mean,
-    "Reshape": _flatten,
+    "ReduceMean": layout_rules.reduction,
     "Softmax": _softmax,
-    "Squeeze": _flatten,
 }

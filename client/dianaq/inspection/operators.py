@@ -34,24 +34,26 @@ _SUBSTITUTED = "where the job substitutes it"
 SUPPORTED_OPERATORS: Mapping[str, str] = MappingProxyType(
     {
         "Add": "two activations of one shape, or a constant bias after MatMul",
-        "AveragePool": "2-d",
+        "AveragePool": "1-d and 2-d",
         "BatchNormalization": "in inference mode",
         "Clip": "as ReLU or ReLU6: min 0, and max 6 or none",
         "Constant": "a float32 tensor, or the integers of a shape or of axes",
-        "Conv": "2-d with constant weights; depthwise, grouped and asymmetrically padded ones too",
+        "Conv": "1-d and 2-d with constant weights; depthwise, grouped and asymmetrically padded ones too",
         "Dropout": "in inference mode",
         "Flatten": "everything but the batch",
         "Gemm": "constant weights, alpha = beta = 1, transA = 0",
-        "GlobalAveragePool": "2-d",
+        "GlobalAveragePool": "1-d and 2-d",
         "Identity": "anywhere",
         "LogSoftmax": "over the classes, as the last operator",
         "MatMul": "an activation by a constant matrix",
-        "MaxPool": "2-d, without indices",
-        "ReduceMean": "over the two spatial dimensions",
+        "MaxPool": "1-d and 2-d, without indices",
+        "ReduceMean": "over all dimensions but the batch and the channels",
         "Relu": "anywhere",
-        "Reshape": "as a flatten: to (batch, everything else)",
+        "Reshape": "with the batch in its place, where the whole network can be brought into the layout (N, C, H, W)",
         "Softmax": "over the classes, as the last operator",
-        "Squeeze": "as a flatten: to (batch, everything else)",
+        "Squeeze": "of dimensions of size 1, not the batch",
+        "Transpose": "with the batch in its place, where the whole network can be brought into the layout (N, C, H, W)",
+        "Unsqueeze": "behind the batch",
         **dict.fromkeys(ACTIVATION_OPERATORS, _SUBSTITUTED),
         "Sigmoid": f"{_SUBSTITUTED}, or as the last operator of a classifier",
     }
@@ -67,6 +69,7 @@ INTEGER_INPUTS: Mapping[str, frozenset[int]] = MappingProxyType(
         "ReduceMean": frozenset({1}),  # axes, since opset 18
         "Reshape": frozenset({1}),  # shape
         "Squeeze": frozenset({1}),  # axes, since opset 13
+        "Unsqueeze": frozenset({1}),  # axes, since opset 13
     }
 )
 """Inputs that hold shapes, axes or modes; every other input of every operator is a float32 tensor."""

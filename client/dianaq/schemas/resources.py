@@ -34,6 +34,13 @@ class FinalActivation(Resource):
     """The tensor before it."""
 
 
+class Arrangement(Resource):
+    """A tensor in another order and shape: `x.transpose(axes).reshape(shape)`, the batch left out."""
+
+    axes: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
 class ModelInfo(Resource):
     """What inspection found in an ONNX file, or a part of one.
 
@@ -44,6 +51,10 @@ class ModelInfo(Resource):
     format: Literal["onnx"] = "onnx"
     opset: int
     input: TensorInfo
+    """As the file declares it."""
+    arrangement: Arrangement | None = None
+    """What makes of it the map (channels, height, width) or the vector that the exported network takes, where it is
+    not one: of (height, width, channels), say."""
     output: TensorInfo
     operators: dict[str, int]
     """How often each operator occurs."""

@@ -104,9 +104,11 @@ def _ends(report: Report) -> str:
     lines += [
         f"- Input: {_size(fed['shape'])} values, {fed['layout']}. `htvm/model.onnx` takes {_HOLDS[fed['htvm']]}, "
         f"`dory/model.onnx` integers. {_FEEDING[fed['kind']]}",
+        *_rearranged(fed, "takes"),
         f"  Integers q are in {fed['range']}: {fed['formula']}, with {_constants(fed)}.",
         f"- Output: {_size(given['shape'])} values. `htvm/model.onnx` gives {_HOLDS[given['htvm']]}, `dory/model.onnx` "
         f"integers, in {given['range']}: {given['formula']} is what the float network gives, with {_constants(given)}.",
+        *_rearranged(given, "gives"),
     ]
     lines += [
         f"  `{dialect}/model.onnx` {verb} {count} more {unit} behind these: {what}."
@@ -126,6 +128,16 @@ def _part(part: NetworkPart) -> str:
         if name is not None
     ]
     return f"- This is a part of the float network: {', and '.join(ends)}. The rest of it is the firmware's to compute."
+
+
+def _rearranged(end: Mapping[str, Any], verb: str) -> list[str]:
+    """How what the float network takes or gives becomes this, where it was in another layout."""
+    if (former := end.get("float_network")) is None:
+        return []
+    size, axes = tuple(former["shape"]), former["axes"]
+    turned = "" if axes == sorted(axes) else f".transpose({', '.join(map(str, axes))})"
+    made = f"x{turned}.reshape({', '.join(map(str, end['shape']))})"
+    return [f"  The float network {verb} {size} for a sample x: {made} in numpy makes these values of it."]
 
 
 def _size(shape: list[int]) -> str:

@@ -203,8 +203,15 @@ def describe_layers(
         passed = {key: value for key, value in entries[layer.inputs[0]].items() if key in _PASSED}
         entry = passed | _describe(layer, scales, weight_ranges or {})
         entry["input_shapes"] = [entries[name]["shape"] for name in layer.inputs]
+        if entry["shape"][1:2] == [1] and all(map(_is_line, entry["input_shapes"])):
+            entry["operation"] = entry["operation"].replace("2d", "1d")
         entries[layer.name] = entry | layer_cost(layer) | memory[layer.name]
     return list(entries.values())
+
+
+def _is_line(shape: Sequence[int]) -> bool:
+    """Whether a map is that of a 1-d network: of height 1, and wider."""
+    return len(shape) == 3 and shape[1] == 1 < shape[2]
 
 
 _PASSED = ("range", "scale", "scale_log2")

@@ -22,6 +22,7 @@ from torch import Tensor, fx
 
 from dianaq import __version__
 from dianaq.errors import InvalidModel
+from dianaq.inspection.interface import Own
 from dianaq.schemas.cores import CoreMapping
 from dianaq.schemas.events import ITERATIONS, Iteration
 from dianaq.schemas.spec import NetworkPart, Preprocessing, TaskName
@@ -39,6 +40,7 @@ class Origin(BaseModel):
 
     Args:
         input_shape: without the batch.
+        own, given: the input and the output as the float network had them before its import, where they are others.
         model: the job's `model`: the name of a file, or the description of a zoo network.
         pixels: whether the network takes pixels, once it is quantised.
         model_sha256: of the model's (or its weights') file, if there is one.
@@ -50,6 +52,8 @@ class Origin(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     input_shape: tuple[int, ...]
+    own: Own | None = None
+    given: Own | None = None
     task: TaskName
     preprocessing: Preprocessing
     mapping: CoreMapping

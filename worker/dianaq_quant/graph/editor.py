@@ -79,6 +79,26 @@ class Editor(ABC):
         return edits
 
 
-def run_editors(network: fx.GraphModule, editors: Sequence[Editor]) -> list[Edit]:
+@dataclass(frozen=True)
+class Repeated:
+    """Some editors in turn, over and over until none of them applies: where each makes places for the others.
+
+    They must come to an end by themselves.
+    """
+
+    editors: tuple[Editor, ...]
+
+    def __call__(self, network: fx.GraphModule) -> list[Edit]:
+        """Apply them all. Of what they pass over, only the last round tells."""
+        done: list[Edit] = []
+        while True:
+            edits = run_editors(network, self.editors)
+            applied = [edit for edit in edits if edit.applied]
+            if not applied:
+                return done + edits
+            done += applied
+
+
+def run_editors(network: fx.GraphModule, editors: Sequence[Editor | Repeated]) -> list[Edit]:
     """Apply editors in their order; the list of everything they did or passed over."""
     return [edit for editor in editors for edit in editor(network)]

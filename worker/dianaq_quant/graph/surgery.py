@@ -127,8 +127,13 @@ def bypass(network: fx.GraphModule, node: fx.Node) -> None:
 
 
 def set_module(network: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
-    """Let a node call another module, under the same name."""
+    """Let a node call another module, under the same name.
+
+    Of a module of another class it is no longer known what the user called it (`meta["operation"]`).
+    """
     assert isinstance(node.target, str)
+    if type(network.get_submodule(node.target)) is not type(module):
+        node.meta.pop("operation", None)
     network.set_submodule(node.target, module)
 
 

@@ -12,7 +12,7 @@ from dianaq.inspection.substitution import RANKING, final_refusal, refusal
 from dianaq.schemas.spec import JobSpec, TaskName
 from dianaq.schemas.substitution import Activation, Replacement
 from dianaq_quant.editors.canonicalise import DropSigmoid, Substitute, activations, final_sigmoid, with_originals
-from dianaq_quant.graph import Edit, Editor, run_editors
+from dianaq_quant.graph import Edit, Editor, Repeated, run_editors
 from dianaq_quant.graph.surgery import calls, layer_of
 from dianaq_quant.importers.network import CANONICAL, Network
 from dianaq_quant.importers.own import Operators, installed
@@ -87,7 +87,7 @@ def _check_canonical(graph: fx.GraphModule) -> None:
             )
 
 
-def edits_by_layer(graph: fx.GraphModule, editors: Sequence[Editor]) -> list[Edit]:
+def edits_by_layer(graph: fx.GraphModule, editors: Sequence[Editor | Repeated]) -> list[Edit]:
     """Run editors; what they did, by the layers' names."""
     layers = {node.name: layer_of(node) for node in graph.graph.nodes}
     return [

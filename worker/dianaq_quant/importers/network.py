@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import fx, nn
 
+from dianaq.inspection.interface import Own
 from dianaq_quant.graph import Edit
 from dianaq_quant.graph.surgery import free_name, identifier
 from dianaq_quant.modules.structure import (
@@ -37,8 +38,11 @@ class Network:
 
     `graph` has one input and one output; each node's `meta["layer"]` is the user's name of what it computes: its ONNX
     node's name, or the dotted name of its module. `notes` tell what was left out on the way; `edits`, by those names,
-    what the editors of a traced network did and passed over. `original` is the network before activations were
-    substituted, for evaluation alone; None where none were.
+    what the editors of the import did and passed over. `original` is the network before activations were substituted,
+    for evaluation alone; None where none were.
+
+    `input_shape` is that of the graph's input; `own` is the float network's own input, and `given` its own output,
+    where they are in another layout than the graph's.
     """
 
     graph: fx.GraphModule
@@ -48,6 +52,8 @@ class Network:
     notes: list[str] = field(default_factory=list)
     edits: list[Edit] = field(default_factory=list)
     original: fx.GraphModule | None = None
+    own: Own | None = None
+    given: Own | None = None
 
 
 def free_name_of(root: nn.Module, name: str) -> str:

@@ -15,10 +15,13 @@ from dianaq.inspection.network import nodes_of
 from dianaq.inspection.simplify import simplified
 from dianaq.schemas.spec import NetworkPart
 from dianaq_quant.graph.shapes import record_shapes
+from dianaq_quant.graph.surgery import input_node
 from dianaq_quant.importers.activations import written
 from dianaq_quant.importers.finish import Wishes, edits_by_layer, finish
+from dianaq_quant.importers.lowering import assembled, lowered
 from dianaq_quant.importers.network import Network
 from dianaq_quant.importers.operators import HANDLERS
+from dianaq_quant.importers.refusals import refuse_raw
 from dianaq_quant.importers.step import Importer, Step, Value
 
 
@@ -64,4 +67,19 @@ def import_onnx(path: Path, wishes: Wishes | None = None, part: NetworkPart | No
     network.recompile()
     record_shapes(network, tuple(shape))
     edits = edits_by_layer(network, wishes.editors)
-    return finish(Network(network, source.name, tuple(shape), sink, importer.notes, edits), wishes)
+    record_shapes(network, tuple(shape))
+    low = lowered(network)
+    refuse_raw(network)
+    network = assembled(network)
+    importer.notes += [f"{edit.node}: {edit.note}" for edit in low.edits if edit.note and edit.applied]
+    imported = Network(
+        network,
+        source.name,
+        input_node(network).meta["shape"],
+        sink,
+        importer.notes,
+        edits + low.edits,
+        own=low.own,
+        given=low.given,
+    )
+    return finish(imported, wishes)

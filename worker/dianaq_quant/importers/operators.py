@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 from onnx import numpy_helper
 from torch import nn
 
+from dianaq_quant.importers import layout
 from dianaq_quant.importers.activations import ACTIVATIONS
-from dianaq_quant.importers.step import Importer, Step
+from dianaq_quant.importers.step import Handler, Importer, Step
 from dianaq_quant.modules.structure import (
     Add,
     AvgPool2d,
@@ -21,8 +22,6 @@ from dianaq_quant.modules.structure import (
     MaxPool2d,
     Pads,
 )
-
-Handler = Callable[[Importer, Step], None]
 
 
 def _constant(importer: Importer, step: Step) -> None:
@@ -91,7 +90,7 @@ def _conv(importer: Importer, step: Step) -> None:
         raise step.refuse("the weight and the bias must be constants")
     weight = importer.tensor(weight_name)
     if weight.dim() != 4 or step.example(importer).dim() != 4:
-        raise step.refuse(f"only 2-d convolutions are supported, the weight's shape is {tuple(weight.shape)}")
+        raise step.refuse(f"only 1-d and 2-d convolutions are supported, the weight's shape is {tuple(weight.shape)}")
     groups = int(step.attributes.get("group", 1))
     kernel = (weight.shape[2], weight.shape[3])
     stride, pads = _window(step, importer, kernel)
@@ -277,72 +276,28 @@ def _reduce_mean(importer: Importer, step: Step) -> None:
     rank = step.example(importer).dim()
     if rank != 4 or axes is None or sorted(a % rank for a in axes) != [2, 3]:
         raise step.refuse(f"axes {axes}; supported is the mean over the two spatial dimensions, axes [2, 3]")
-    module: nn.Module = GlobalAvgPool2d()
-    importer.call(step, module)
+    importer.call(step, GlobalAvgPool2d())
     if not step.attributes.get("keepdims", 1):
-        _append_flatten(importer, step)
-
-
-def _append_flatten(importer: Importer, step: Step) -> None:
-    output = step.node.output[0]
-    importer.call(step, Flatten(), output)
-
-
-def _flatten(importer: Importer, step: Step) -> None:
-    if int(step.attributes.get("axis", 1)) not in (1, 1 - step.example(importer).dim()):
-        raise step.refuse(f"axis {step.attributes['axis']}; supported is 1")
-    _flatten_or_alias(importer, step)
-
-
-def _flatten_or_alias(importer: Importer, step: Step) -> None:
-    if step.example(importer).dim() == 2:
-        importer.alias(step)
-    else:
-        importer.call(step, Flatten())
-
-
-def _reshape(importer: Importer, step: Step) -> None:
-    target = importer.constant(step.node.input[1])
-    shape = step.example(importer).shape
-    size = int(np.prod(shape[1:]))
-    wanted = None if target is None else target.tolist()
-    flat = wanted is not None and len(wanted) == 2 and wanted[1] in (-1, size) and wanted != [-1, -1]
-    if not flat:
-        raise step.refuse(f"target shape {wanted}; supported is a flatten: [batch, -1] or [-1, {size}]")
-    _flatten_or_alias(importer, step)
-
-
-def _squeeze(importer: Importer, step: Step) -> None:
-    axes = step.attributes.get("axes")
-    if axes is None and len(step.node.input) > 1:
-        constant = importer.constant(step.node.input[1])
-        axes = None if constant is None else constant.tolist()
-    example = step.example(importer)
-    rank = example.dim()
-    if axes is None or rank != 4 or sorted(a % rank for a in axes) != [2, 3] or tuple(example.shape[2:]) != (1, 1):
-        raise step.refuse(f"axes {axes}; supported is the removal of two spatial dimensions of size 1, axes [2, 3]")
-    importer.call(step, Flatten())
+        importer.call(step, Flatten(), step.node.output[0])
 
 
 HANDLERS: dict[str, Handler] = {
     **ACTIVATIONS,
+    **layout.HANDLERS,
     "Add": _add,
-    "AveragePool": _average_pool,
-    "BatchNormalization": _batch_norm,
+    "AveragePool": layout.in_two_dimensions(_average_pool),
+    "BatchNormalization": layout.in_two_dimensions(_batch_norm),
     "Clip": _clip,
     "Constant": _constant,
-    "Conv": _conv,
+    "Conv": layout.in_two_dimensions(_conv),
     "Dropout": _dropout,
-    "Flatten": _flatten,
     "Gemm": _gemm,
-    "GlobalAveragePool": _global_average_pool,
+    "GlobalAveragePool": layout.in_two_dimensions(_global_average_pool),
     "Identity": _identity,
     "LogSoftmax": _softmax,
     "MatMul": _matmul,
-    "MaxPool": _max_pool,
-    "ReduceMean": _reduce_mean,
+    "MaxPool": layout.in_two_dimensions(_max_pool),
+    "ReduceMean": layout.over_space(_reduce_mean),
     "Relu": _relu,
-    "Reshape": _reshape,
     "Softmax": _softmax,
-    "Squeeze": _squeeze,
 }

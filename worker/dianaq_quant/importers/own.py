@@ -16,9 +16,8 @@ from dianaq.errors import QuantisationError
 from dianaq.inspection.own_operators import GROUP
 from dianaq_quant.editors.canonicalise.traced_call import CallEditor, Reader, key_of
 from dianaq_quant.graph import Point, Rejection
-from dianaq_quant.importers.step import Importer, Step
+from dianaq_quant.importers.step import Handler
 
-Handler = Callable[[Importer, Step], None]
 _Reader = TypeVar("_Reader", bound=Reader)
 _Handler = TypeVar("_Handler", bound=Handler)
 

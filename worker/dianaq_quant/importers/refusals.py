@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
+from torch import fx, nn
+
+from dianaq.errors import UnsupportedOperator
+from dianaq.inspection.arrangement import keeps_order
+from dianaq_quant.graph.surgery import calls, layer_of
+from dianaq_quant.modules.layout import Rearrange, Reorder
+
 ACTIVATION = "no core computes it; ReLU or ReLU6 would work"
 PER_SAMPLE_NORM = "no core computes statistics of a sample; BatchNorm2d would work, it becomes a part of its layer"
-ONE_DIMENSION = "only 2-d layers are supported; Conv2d or a pool over maps of height 1 would work"
+DIMENSIONS = "only 1-d and 2-d layers are supported; layers of 2-d maps would work"
 TRANSPOSED = "no core computes it; a convolution with stride 1 would work"
 JOINED = "no core joins tensors; adding them, or one wider layer, would work"
 PRODUCT = "no core multiplies by a tensor or a constant; a factor can go into the weights of a layer before it"
@@ -21,8 +30,7 @@ REASONS: dict[str, str] = (
         ("layernorm", "groupnorm", "instancenorm1d", "instancenorm2d", "localresponsenorm"), PER_SAMPLE_NORM
     )
     | dict.fromkeys(("layer_norm", "group_norm", "instance_norm", "local_response_norm"), PER_SAMPLE_NORM)
-    | dict.fromkeys(("conv1d", "conv3d", "maxpool1d", "avgpool1d", "adaptiveavgpool1d", "max_pool1d"), ONE_DIMENSION)
-    | dict.fromkeys(("avg_pool1d", "batchnorm3d", "adaptive_avg_pool1d", "maxpool3d", "avgpool3d"), ONE_DIMENSION)
+    | dict.fromkeys(("conv3d", "batchnorm3d", "maxpool3d", "avgpool3d", "max_pool3d", "avg_pool3d"), DIMENSIONS)
     | dict.fromkeys(("convtranspose1d", "convtranspose2d", "convtranspose3d", "conv_transpose2d"), TRANSPOSED)
     | dict.fromkeys(("upsample", "interpolate", "pixelshuffle"), TRANSPOSED)
     | dict.fromkeys(("cat", "concat", "concatenate", "stack", "hstack", "vstack"), JOINED)
@@ -35,8 +43,9 @@ REASONS: dict[str, str] = (
 """By the operation's name in lower case."""
 
 SUPPORTED = (
-    "convolutions (2-d), fully connected layers, batch normalisation, ReLU, ReLU6 and hardtanh from 0, additions of "
-    "two tensors, max and average pools, means over the map, flattens, and what is the identity in evaluation"
+    "convolutions (1-d and 2-d), fully connected layers, batch normalisation, ReLU, ReLU6 and hardtanh from 0, "
+    "additions of two tensors, max and average pools, means over the map, flattens, other layouts than (N, C, H, W), "
+    "and what is the identity in evaluation"
 )
 
 
@@ -44,3 +53,33 @@ def reason(operation: str) -> str:
     """Why a module, function or method of that name is refused."""
     name = operation.strip(".()").rstrip("_").lower()
     return REASONS.get(name, f"not supported; supported are {SUPPORTED}")
+
+
+RAW: tuple[type[nn.Module], ...] = (Rearrange, Reorder)
+"""Modules that an import may leave where no canonical one computes the same."""
+
+
+def refuse_raw(network: fx.GraphModule) -> None:
+    """Refuse what `editors.lower` could bring into no canonical form.
+
+    Raises:
+        UnsupportedOperator: names the layer and the operation as the user wrote them, why it is left, and what would
+            work in its place.
+    """
+    for node, module in calls(network, *RAW):
+        name, operation = layer_of(node), node.meta.get("operation", type(module).__name__)
+        raise UnsupportedOperator(f"node {name!r} ({operation}): {raw_reason(node, module)}", param=name)
+
+
+def raw_reason(node: fx.Node, module: nn.Module) -> str:
+    """Why a module of `RAW` is left, and what would work in its place."""
+    before = node.all_input_nodes[0].meta["shape"]
+    if isinstance(module, Rearrange):
+        after = module.arrangement.shape
+        if keeps_order(before, module.arrangement):
+            return (
+                f"it makes {after} of {before} per sample; a flatten to one dimension, here "
+                f"{math.prod(before)}, would work"
+            )
+        return f"it makes {after} of {before} per sample in another order: {MOVED}"
+    return f"it flattens {before[0]} values in another order than (C, H, W), which no layer after it takes: {MOVED}"

@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from dianaq.errors import InvalidSpec
 from dianaq.inspection import inspect_upload
-from dianaq.inspection.interface import Interface, interface
+from dianaq.inspection.interface import Interface, Own, interface
 from dianaq.schemas.resources import TensorInfo
 from dianaq.schemas.spec import JobSpec, ZooModel
 from dianaq_quant.graph.shapes import record_shapes
@@ -73,13 +73,20 @@ def interface_of(spec: JobSpec, path: Path | None, network: Network | None, own:
             raise InvalidSpec("the job's network is a file, but none is given", param="model")
         return interface(spec, None if path is None else inspect_upload(path, own, spec.part))
     record_shapes(network.graph, network.input_shape)
-    return graph_interface(network.graph, network.input_shape)
+    return graph_interface(network.graph, network.input_shape, network.own, network.given)
 
 
-def graph_interface(graph: fx.GraphModule, input_shape: tuple[int, ...]) -> Interface:
-    """What a graph takes and gives; its shapes must have been recorded."""
+def graph_interface(
+    graph: fx.GraphModule, input_shape: tuple[int, ...], own: Own | None = None, given: Own | None = None
+) -> Interface:
+    """What a graph takes and gives; its shapes must have been recorded.
+
+    Args:
+        own, given: the input and the output as the float network has them, where they are other ones than the graph's.
+    """
     return Interface(
-        TensorInfo(name="input", shape=input_shape),
-        TensorInfo(name="output", shape=output_node(graph).meta["shape"]),
+        TensorInfo(name="input", shape=input_shape if own is None else own.shape),
+        TensorInfo(name="output", shape=output_node(graph).meta["shape"] if given is None else given.shape),
         tuple(layer_of(node) for node, _ in calls(graph, nn.Conv2d, nn.Linear)),
+        arrangement=None if own is None else own.arrangement,
     )

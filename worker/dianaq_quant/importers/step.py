@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +83,7 @@ class Importer:
         target = free_name_of(self.root, step.name)
         self.root.add_module(target, module)
         node = self.graph.call_module(target, tuple(v.node for v in values))
-        node.meta["layer"] = step.name
+        node.meta = {"layer": step.name, "operation": step.node.op_type, "shape": tuple(example.shape[1:])}
         self.values[step.node.output[0]] = Value(node, example)
 
     def alias(self, step: Step) -> None:
@@ -120,3 +120,7 @@ class Step:
     def example(self, importer: Importer, index: int = 0) -> Tensor:
         """An example of an input, which must not be a constant."""
         return self.value(importer, self.node.input[index]).example
+
+
+Handler = Callable[[Importer, Step], None]
+"""Reads one ONNX node: adds what computes its output to the graph."""

@@ -17,14 +17,16 @@ from dianaq.inspection.substitution import GATE, GATES
 from dianaq_quant.editors.canonicalise import TRACED
 from dianaq_quant.editors.canonicalise.remove_identities import ACTIVE
 from dianaq_quant.editors.canonicalise.traced_call import Call, key_of, operation
-from dianaq_quant.graph.surgery import layer_of, module_of
+from dianaq_quant.graph.surgery import input_node, module_of
 from dianaq_quant.importers.finish import Wishes, edits_by_layer, finish
-from dianaq_quant.importers.network import CANONICAL, Network, free_name_of
+from dianaq_quant.importers.lowering import assembled, lowered
+from dianaq_quant.importers.network import CANONICAL, Network
 from dianaq_quant.importers.own import Operators, ReadOwn, is_own
 from dianaq_quant.importers.recording import record
-from dianaq_quant.importers.refusals import reason
+from dianaq_quant.importers.refusals import RAW, raw_reason, reason
 from dianaq_quant.modules import structure
 from dianaq_quant.modules.activations import KINDS
+from dianaq_quant.modules.layout import rearrange
 from dianaq_quant.modules.structure import AvgPool2d, Conv2d, GlobalAvgPool2d, MaxPool2d
 
 
@@ -77,11 +79,20 @@ def import_module(module: nn.Module, input_shape: tuple[int, ...], wishes: Wishe
         got = network(probe)
     own = edits_by_layer(network, wishes.editors)
     edits += own + edits_by_layer(network, [drop_softmax])
+    _only_output(network, network.graph.output_node())
+    with torch.no_grad():
+        scores = network(probe)
+    low = lowered(network)
+    edits += low.edits
     network = _assembled(network)
     if not any(edit.note == ACTIVE for edit in edits):
         _check_function(got, expected)
-    notes = [f"{edit.node}: {edit.note}" for edit in edits if edit.note and edit not in own]
-    return finish(Network(network, input_name, tuple(input_shape), "output", notes, edits), wishes)
+        with torch.no_grad():
+            result = network(probe if low.own is None else rearrange(probe, low.own.arrangement))
+        _check_function(result, scores if low.given is None else rearrange(scores, low.given.arrangement))
+    notes = [f"{edit.node}: {edit.note}" for edit in edits if edit.note and edit.applied and edit not in own]
+    shape = input_node(network).meta["shape"]
+    return finish(Network(network, input_name, shape, "output", notes, edits, own=low.own, given=low.given), wishes)
 
 
 class _Whole(nn.Module):
@@ -186,37 +197,29 @@ def _assembled(network: fx.GraphModule) -> fx.GraphModule:
     Raises:
         UnsupportedOperator: an operation has no counterpart among the canonical modules.
     """
-    root, graph = nn.Module(), fx.Graph()
-    new: dict[fx.Node, fx.Node] = {}
     for node in network.graph.nodes:
-        if node.op == "placeholder":
-            new[node] = graph.placeholder("input")
-            new[node].meta = {"shape": node.meta["shape"]}
-        elif node.op == "output":
-            graph.output(new[_only_output(network, node)])
-        else:
-            module = _canonical(network, node)
-            target = free_name_of(root, layer_of(node))
-            root.add_module(target, module)
-            new[node] = graph.call_module(target, tuple(new[source] for source in node.args))
-            new[node].meta = {"layer": layer_of(node), "shape": node.meta["shape"]}
-    assembled = fx.GraphModule(root, graph)
-    assembled.graph.lint()
-    return assembled.eval()
+        if node.op == "output":
+            _only_output(network, node)
+        elif node.op != "placeholder":
+            _canonical(network, node)
+    return assembled(network)
 
 
-def _only_output(network: fx.GraphModule, node: fx.Node) -> fx.Node:
+def _only_output(network: fx.GraphModule, node: fx.Node) -> None:
+    """Raises `InvalidModel` if the module gives anything but one tensor of the samples."""
     result = node.args[0]
     if not isinstance(result, fx.Node) or "shape" not in result.meta:
         parts = len(result) if isinstance(result, tuple | list | dict) else 0
         what = f"{type(result).__name__} of {parts}" if parts else f"{result!r}, no tensor of the samples"
         raise InvalidModel(f"the module returns a {what}; one tensor is accepted", param="output")
-    return result
 
 
-def _canonical(network: fx.GraphModule, node: fx.Node) -> nn.Module:
+def _canonical(network: fx.GraphModule, node: fx.Node) -> None:
+    """Raises `UnsupportedOperator` unless a node calls a canonical module, or an activation that may become one."""
     call = Call(network, node)
     module = module_of(network, node)
+    if isinstance(module, RAW):
+        raise call.refuse(raw_reason(node, module))
     if module is None or type(module) not in CANONICAL | KINDS.keys():
         gates = [source for source in node.all_input_nodes if _is_gate(network, source)]
         if gates and key_of(network, node) in (operator.mul, torch.mul, "mul"):
@@ -227,7 +230,6 @@ def _canonical(network: fx.GraphModule, node: fx.Node) -> nn.Module:
             wanted = " or ".join({1: "a vector", 3: "a map (C, H, W)"}[rank] for rank in ranks)
             hint = "; flatten it first" if ranks == (1,) else ""
             raise call.refuse(f"its input must be {wanted} per sample, its shape is {call.shape(source)}{hint}")
-    return module
 
 
 def _is_gate(network: fx.GraphModule, node: fx.Node) -> bool:

@@ -123,7 +123,7 @@ def _start(state: State, path: Path) -> list[tuple[Stage, Callable[[State], None
     for note in check_start(start, state.spec, state.model_path, found):
         state.note(note)
     state.start, state.network, state.teacher = start, start.network, start.teacher
-    state.input_shape = start.origin.input_shape
+    state.input_shape, state.own, state.given = start.origin.input_shape, start.origin.own, start.origin.given
     state.report.started_from = {"iteration": start.iteration, "sha256": sha256(path), "versions": start.versions}
     state.load(found)
     if start.iteration == "float":

@@ -58,7 +58,8 @@ def import_(state: State) -> None:
     imported = import_network(spec, state.model_path, state.module, state.input_shape, wishes)
     if made:
         check_interface(spec, interface_of(spec, None, imported), found)
-    state.network, state.input_shape, state.original = imported.graph, imported.input_shape, imported.original
+    state.network, state.input_shape, state.own = imported.graph, imported.input_shape, imported.own
+    state.given, state.original = imported.given, imported.original
     state.report.add_edits("import", imported.edits)
     for note in imported.notes:
         state.note(note)
@@ -205,7 +206,9 @@ def export(state: State) -> None:
         state.report.add_deployed(dialect, network)
     by_htvm, by_dory = state.files
     state.report.tensors = {"htvm/model.onnx": by_htvm.originals, "dory/model.onnx": by_dory.originals}
-    state.report.interface = describe_interface(state.integer, state.loaded.normalise, state.deployed)
+    state.report.interface = describe_interface(
+        state.integer, state.loaded.normalise, state.deployed, state.own, state.given
+    )
     coarse = state.report.labels and coarse_note(state.integer, state.report.labels["std"])
     if coarse:
         state.note(coarse)
@@ -272,7 +275,7 @@ def _train(state: State, iteration: Iteration) -> None:
     """Train an iteration as the recipe says, then measure it and keep its network."""
     _fit(state, iteration, iteration, state.spec.recipe.training(iteration))
     state.measure(iteration)
-    origin = origin_of(state.spec, state.input_shape, state.model_path, state.start)
+    origin = origin_of(state.spec, state.input_shape, state.model_path, state.start, state.own, state.given)
     path = state.folder / "checkpoints" / f"{iteration}.pt"
     save(state.network, path, iteration=iteration, origin=origin, teacher=state.teacher)
 

@@ -9,6 +9,7 @@ import torch
 
 from dianaq.errors import InvalidSpec
 from dianaq.inspection import check_interface
+from dianaq.inspection.interface import Own
 from dianaq.schemas.cores import CoreMapping
 from dianaq.schemas.quantisers import Quantisers
 from dianaq.schemas.resources import DatasetInfo
@@ -21,11 +22,18 @@ from dianaq_quant.kernels.build import library
 
 
 def origin_of(
-    spec: JobSpec, input_shape: tuple[int, ...], model_path: Path | None, start: Checkpoint | None = None
+    spec: JobSpec,
+    input_shape: tuple[int, ...],
+    model_path: Path | None,
+    start: Checkpoint | None = None,
+    own: Own | None = None,
+    given: Own | None = None,
 ) -> Origin:
     """The origin of a job's checkpoints; what was settled before the checkpoint that it starts from stays as it was."""
     origin = Origin(
         input_shape=input_shape,
+        own=own,
+        given=given,
         task=spec.task,
         preprocessing=spec.preprocessing,
         mapping=spec.mapping,
@@ -98,7 +106,7 @@ def check_start(start: Checkpoint, spec: JobSpec, model_path: Path | None, datas
             f"{_brief(origin.substitute) or 'none'}; leave it out, or start from the float network itself",
             param="substitute",
         )
-    check_interface(spec, graph_interface(start.teacher, origin.input_shape), dataset)
+    check_interface(spec, graph_interface(start.teacher, origin.input_shape, origin.own, origin.given), dataset)
     notes = [f"started from the network after {start.iteration}; the stages before were left out"]
     if spec.preprocessing != origin.preprocessing:
         notes.append(

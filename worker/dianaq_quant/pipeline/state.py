@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import fx, nn
 
+from dianaq.inspection.interface import Own
 from dianaq.schemas.events import EventBody, LogBody, MetricsBody, Stage
 from dianaq.schemas.resources import DatasetInfo
 from dianaq.schemas.spec import JobSpec
@@ -50,6 +51,9 @@ class State:
     input_shape: tuple[int, ...]
     device: torch.device
     """Where networks are trained and measured; everywhere else they are on the CPU."""
+    own: Own | None = None
+    given: Own | None = None
+    """The input and the output as the float network had them before its import, where they are in other layouts."""
     data: Data | None = None
     operators: Operators = field(default_factory=Operators)
     original: fx.GraphModule | None = None
@@ -75,7 +79,7 @@ class State:
 
     def load(self, found: DatasetInfo) -> None:
         """Load the dataset for the network's input; `found` is what its inspection found."""
-        self.data = load_data(self.dataset_path, self.spec, self.input_shape)
+        self.data = load_data(self.dataset_path, self.spec, self.input_shape, self.own, self.given)
         if TASKS[self.spec.task].imitates and any(split.labelled for split in found.splits.values()):
             self.note("the dataset's labels are ignored: an imitation is measured by the float network's outputs")
         if (moments := self._labels) is not None:

@@ -9,8 +9,10 @@ import torch
 
 from dianaq.errors import InvalidDataset
 from dianaq.inspection.fit import input_layout
+from dianaq.inspection.interface import Own
 from dianaq.schemas.ranges import QRange
 from dianaq.schemas.spec import JobSpec, Preprocessing
+from dianaq_quant.modules.layout import rearrange
 from dianaq_quant.modules.pixels import ZERO, PixelGrid
 from dianaq_quant.targets.diana import ANALOG_INPUT, INT8
 from dianaq_quant.training.data import Data, Normalisation, Split
@@ -26,10 +28,19 @@ FEWEST_HELD_OUT = 500
 at most, and the few that a small part of a small dataset would be have a worse one."""
 
 
-def load_data(path: Path, spec: JobSpec, input_shape: tuple[int, ...], *, budget: int = MAPPED_BEYOND) -> Data:
+def load_data(
+    path: Path,
+    spec: JobSpec,
+    input_shape: tuple[int, ...],
+    own: Own | None = None,
+    given: Own | None = None,
+    *,
+    budget: int = MAPPED_BEYOND,
+) -> Data:
     """Load an inspected dataset for a network of the given input shape (without batch).
 
     Args:
+        own, given: the input and the output as the float network had them before its import, where they are others.
         budget: bytes of samples that a split has in memory; with more, they are mapped from the file.
 
     Raises:
@@ -37,7 +48,7 @@ def load_data(path: Path, spec: JobSpec, input_shape: tuple[int, ...], *, budget
     """
     arrays, mapped = read_arrays(path, budget)
     splits = {
-        name: _split(arrays, name, spec, input_shape, f"x_{name}" in mapped)
+        name: _split(arrays, name, spec, input_shape, own, given, f"x_{name}" in mapped)
         for name in ("train", "val", "test")
         if f"x_{name}" in arrays
     }
@@ -69,20 +80,23 @@ def load_data(path: Path, spec: JobSpec, input_shape: tuple[int, ...], *, budget
 
 
 def _split(
-    arrays: dict[str, np.ndarray], name: str, spec: JobSpec, input_shape: tuple[int, ...], mapped: bool
+    arrays: dict[str, np.ndarray],
+    name: str,
+    spec: JobSpec,
+    input_shape: tuple[int, ...],
+    own: Own | None,
+    given: Own | None,
+    mapped: bool,
 ) -> Split:
     x, y = arrays[f"x_{name}"], arrays.get(f"y_{name}")
-    tensor = torch.from_numpy(x)
-    layout = input_layout(tuple(x.shape[1:]), input_shape, spec.preprocessing.layout)
-    if layout == "nhwc_to_nchw":
-        tensor = tensor.permute(0, 3, 1, 2)
-    elif layout == "add_channel":
-        tensor = tensor.unsqueeze(1)
-    elif layout == "flatten":
-        tensor = tensor.flatten(1)
+    arrangement = input_layout(tuple(x.shape[1:]), input_shape, spec.preprocessing.layout, own)
+    tensor = rearrange(torch.from_numpy(x), arrangement)
     if y is None or TASKS[spec.task].imitates:
         return Split(tensor, None, mapped=mapped)
-    return Split(tensor, torch.from_numpy(y.astype(TASKS[spec.task].label_type)), mapped=mapped)
+    labels = torch.from_numpy(y.astype(TASKS[spec.task].label_type))
+    if given is not None and tuple(labels.shape[1:]) == given.shape:
+        labels = rearrange(labels, given.arrangement)
+    return Split(tensor, labels, mapped=mapped)
 
 
 def _value_range(preprocessing: Preprocessing, is_image: bool) -> tuple[float, float]:

@@ -26,6 +26,8 @@ from dianaq_quant.editors.canonicalise.modulise_additions import ModuliseAdditio
 from dianaq_quant.editors.canonicalise.modulise_batch_norms import ModuliseBatchNorms
 from dianaq_quant.editors.canonicalise.modulise_layers import ModuliseLayers
 from dianaq_quant.editors.canonicalise.modulise_means import ModuliseMeans
+from dianaq_quant.editors.canonicalise.modulise_one_dimension import ModuliseOneDimension
+from dianaq_quant.editors.canonicalise.modulise_permutations import ModulisePermutations
 from dianaq_quant.editors.canonicalise.modulise_pools import ModulisePools
 from dianaq_quant.editors.canonicalise.modulise_reshapes import ModuliseReshapes
 from dianaq_quant.editors.canonicalise.recognise_activations import RecogniseActivations
@@ -56,13 +58,14 @@ TRACED: list[Editor] = [
     ModuliseAdditions(),
     ModuliseMeans(),
     ModuliseReshapes(),
+    ModulisePermutations(),
     ModulisePools(),
     ModuliseLayers(),
+    ModuliseOneDimension(),
     ModuliseBatchNorms(),
     DropSoftmax(),
 ]
-"""What a traced network needs before, in this order: writes in place must go before anything can move, and means
-read what reshapes still are."""
+"""What a traced network needs before, in this order: writes in place must go before anything can move."""
 
 EDITORS: list[Editor] = [
     AbsorbBias(),

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from dianaq_quant.editors.canonicalise.traced_call import Call, CallEditor, Chain, Reader
 from dianaq_quant.editors.canonicalise.traced_constants import constant, parameter, shared_note
+from dianaq_quant.modules.layout import of_line
 
 
 def batch_norm(
@@ -46,14 +47,14 @@ def _batch_norm(
             "track_running_stats=True would work"
         )
     shape = call.shape(input)
-    if len(shape) not in (1, 3):
-        raise call.refuse(f"its input's shape is {shape} per sample; (C,) and (C, H, W) would work")
+    if len(shape) not in (1, 2, 3):
+        raise call.refuse(f"its input's shape is {shape} per sample; (C,), (C, L) and (C, H, W) would work")
     kind = nn.BatchNorm1d if len(shape) == 1 else nn.BatchNorm2d
     norm = kind(len(mean), eps, momentum, device="meta")
     norm.running_mean, norm.running_var = mean, variance
     norm.num_batches_tracked = torch.zeros((), dtype=torch.long)
     norm.weight, norm.bias = _affine(weight, mean, 1.0), _affine(bias, mean, 0.0)
-    return Chain((input,), (norm,), note)
+    return Chain((input,), of_line(shape, (norm,)) if len(shape) == 2 else (norm,), note)
 
 
 def _affine(given: Tensor | None, like: Tensor, neutral: float) -> nn.Parameter:

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from dianaq_quant.editors.canonicalise.traced_call import Call, CallEditor, Chain, Reader
-from dianaq_quant.editors.canonicalise.traced_constants import constant, parameter, shared_note
+from dianaq_quant.editors.canonicalise.traced_constants import constant, lifted, parameter, shared_note
 from dianaq_quant.modules.structure import Conv2d, Pads
 
 
@@ -43,6 +43,8 @@ def _convolution(
 ) -> Chain:
     call.map_shape(input)
     assert weight is not None
+    if weight.dim() == 3:  # of a 1-d network
+        weight = lifted(call, weight)
     kernel = (weight.shape[2], weight.shape[3])
     s, d = call.pair(stride, "stride"), call.pair(dilation, "dilation")
     layer = Conv2d(

@@ -1,4 +1,4 @@
-"""Means over the map become global average pools."""
+"""Means over the map, or over the line of a 1-d network, become global average pools."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from typing import cast
 import torch
 from torch import fx
 
-from dianaq_quant.editors.canonicalise.modulise_reshapes import is_reshape, unreshaped
 from dianaq_quant.editors.canonicalise.traced_call import Call, Chain, key_of, replace
 from dianaq_quant.graph import Editor, Point, Rejection
-from dianaq_quant.modules.structure import Flatten, GlobalAvgPool2d
+from dianaq_quant.modules.layout import over_space
+from dianaq_quant.modules.structure import GlobalAvgPool2d
 
 
 class ModuliseMeans(Editor):
-    """`x.mean((2, 3)) -> Flatten()(GlobalAvgPool2d()(x))`, also as `x.mean(3).mean(2)` and `x.flatten(2).mean(2)`."""
+    """`x.mean((2, 3)) -> Flatten()(GlobalAvgPool2d()(x))`, also as `x.mean(3).mean(2)` and `x.flatten(2).mean(2)`.
+
+    What is not averaged over is the channels, wherever they are: `x.mean((1, 2))` of (N, H, W, C) is a mean of a
+    rearranged map.
+    """
 
     def find(self, network: fx.GraphModule) -> Iterator[Point | Rejection]:
         for node in network.graph.nodes:
@@ -32,25 +36,18 @@ def _read(network: fx.GraphModule, node: fx.Node) -> Chain:
     call = Call(network, node)
     source, dims, _ = _arguments(call)
     size = call.shape(source)
-    if _is_mean(network, source):
+    while _is_mean(network, source) and _is_half(network, source):
         inner, inner_dims, keeps = _arguments(Call(network, source))
-        # What is left of the map keeps its place, or the first mean has taken a place away.
-        left = {2, 3} - inner_dims
-        whole = len(inner_dims) == 1 and (left <= dims if keeps else dims == {2})
-        source = inner
-    elif is_reshape(network, source) and len(size) == 2:
-        source = unreshaped(network, source)
-        shape = call.shape(source)
-        whole = len(shape) == 3 and size == (shape[0], shape[1] * shape[2]) and dims == {2}
-    else:
-        whole = len(size) == 3 and dims == {2, 3}
-    result = tuple(node.meta["shape"])
-    if not whole or len(call.shape(source)) != 3 or len(result) not in (1, 3):
+        left = [d for d in range(len(call.shape(inner)) + 1) if keeps or d not in inner_dims]
+        source, dims = inner, inner_dims | {left[d] for d in dims}
+    shape = call.shape(source)
+    kept = [d for d in range(len(shape) + 1) if d not in dims]
+    if len(shape) < 2 or len(kept) != 2 or kept[0] != 0:
         raise call.refuse(
             f"the mean over dimensions {sorted(dims)} of a tensor (N, {', '.join(map(str, size))}); "
             "the mean over both spatial dimensions, (2, 3), would work"
         )
-    return Chain((source,), (GlobalAvgPool2d(), Flatten())[: 1 if len(result) == 3 else 2])
+    return Chain((source,), over_space(shape, kept[1] - 1, tuple(node.meta["shape"]), GlobalAvgPool2d()))
 
 
 def _is_mean(network: fx.GraphModule, node: fx.Node) -> bool:

@@ -1,4 +1,4 @@
-"""Reshapes in every spelling become flattens, or disappear."""
+"""Reshapes in every spelling become one module each, or disappear."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from dianaq_quant.editors.canonicalise.traced_call import Call, Chain, key_of, replace
 from dianaq_quant.graph import Editor, Point, Rejection
-from dianaq_quant.modules.structure import Flatten
+from dianaq_quant.modules.layout import reshape
 
 _KEYS = {
     *("view", "reshape", "flatten", "squeeze", "unsqueeze", "unflatten", "view_as", "reshape_as"),
@@ -20,7 +20,7 @@ _KEYS = {
 
 
 class ModuliseReshapes(Editor):
-    """`reshape(x) -> Flatten()(x)` or x, by what it does to a sample's shape.
+    """`reshape(x) -> Flatten()(x)`, `Rearrange(...)(x)` or x, by what it does to a sample's shape.
 
     Values keep their order in memory, so that of several reshapes in a row only the last shape counts. An index
     (`x[:, :, 0, 0]`) is a reshape where it leaves no value out.
@@ -72,11 +72,6 @@ def _is_inner(network: fx.GraphModule, node: fx.Node) -> bool:
 def _read(network: fx.GraphModule, node: fx.Node) -> Chain:
     source, after = unreshaped(network, node), tuple(node.meta["shape"])
     before = Call(network, node).shape(source)
-    if before == after:
-        return Chain((source,))
-    if len(after) != 1:
-        raise Call(network, node).refuse(
-            f"it makes {after} of {before} per sample; a flatten to one dimension, here {torch.Size(before).numel()}, "
-            "would work"
-        )
-    return Chain((source,), (Flatten(),))
+    if not after:
+        raise Call(network, node).refuse(f"it leaves one number per sample of {before}; (N, 1) would work")
+    return Chain((source,), () if before == after else (reshape(before, after),))

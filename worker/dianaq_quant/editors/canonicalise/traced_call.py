@@ -17,7 +17,12 @@ Shape = tuple[int, ...]
 
 
 def operation(network: fx.GraphModule, node: fx.Node) -> str:
-    """What a node computes, as errors and the report name it: `Conv2d`, `relu`, `.view()`."""
+    """What a node computes, as errors and the report name it: `Conv2d`, `relu`, `.view()`.
+
+    A module that an editor put in place of a call goes by the name of that call.
+    """
+    if "operation" in node.meta:
+        return str(node.meta["operation"])
     if node.op == "call_module":
         return type(module_of(network, node)).__name__
     if node.op == "call_method":
@@ -138,7 +143,7 @@ def replace(network: fx.GraphModule, node: fx.Node, chain: Chain) -> None:
             new = network.graph.call_module(target, inputs)
         with torch.no_grad():
             shapes = [tuple(module(*(torch.zeros(1, *shape) for shape in shapes)).shape[1:])]
-        new.meta = {"layer": layer_of(node), "shape": shapes[0]}
+        new.meta = {"layer": layer_of(node), "operation": operation(network, node), "shape": shapes[0]}
         inputs = (new,)
     (result,) = inputs
     if tuple(node.meta["shape"]) != shapes[0]:

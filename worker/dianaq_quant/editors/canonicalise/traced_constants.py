@@ -33,6 +33,14 @@ def parameter(tensor: Tensor) -> nn.Parameter:
     return tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor.detach().clone().to(torch.float32))
 
 
+def lifted(call: Call, weight: Tensor) -> nn.Parameter:
+    """A 1-d kernel (O, I, K) as a 2-d one (O, I, 1, K): the same parameter for all calls that read the same kernel."""
+    made: dict[Tensor, nn.Parameter] = call.network.meta.setdefault("lifted", {})
+    if weight not in made:
+        made[weight] = nn.Parameter(weight.detach().clone().unsqueeze(2), requires_grad=weight.requires_grad)
+    return made[weight]
+
+
 def shared_note(value: object) -> str:
     """A note on a tensor that several calls read."""
     if not isinstance(value, fx.Node) or len(value.users) < 2:

@@ -64,7 +64,13 @@ class Checked:
             "dialect": self.dialect,
             "ok": self.dialect is not None and not self.failures,
             "layers": [
-                {"name": e.name, **asdict(e.geometry), "offloaded": e.offloaded, "reasons": list(e.reasons)}
+                {
+                    "name": e.name,
+                    **asdict(e.geometry),
+                    "called": e.geometry.called,
+                    "offloaded": e.offloaded,
+                    "reasons": list(e.reasons),
+                }
                 for e in self.layers
             ],
             "findings": [asdict(f) for f in self.findings],

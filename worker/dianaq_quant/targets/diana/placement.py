@@ -71,6 +71,13 @@ class LayerGeometry:
         return cls("add", "digital", channels, channels, size, size, clip=clip, shift=shift, bias=False)
 
     @property
+    def called(self) -> str:
+        """Its kind, with `1d` behind it where it moves along a line: on maps of height 1, which are its input and
+        output."""
+        line = self.in_size[0] == self.out_size[0] == 1 < self.in_size[1]
+        return f"{self.kind}1d" if line and self.kind in ("conv", "depthwise", "pool") else self.kind
+
+    @property
     def rows(self) -> int:
         """Rows of the analog array: weights of one output channel."""
         return self.c_in * self.kernel[0] * self.kernel[1]
