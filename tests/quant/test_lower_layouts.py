@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
+from dianaq.errors import InvalidModel, UnsupportedOperator
 from dianaq.inspection import inspect_model
 from dianaq_quant.editors.lower import LAYOUTS
 from dianaq_quant.editors.lower.flatten_first import FlattenFirst
@@ -24,7 +27,8 @@ from dianaq_quant.editors.lower.turn_windows import TurnWindows
 from dianaq_quant.graph import Editor, run_editors
 from dianaq_quant.graph.shapes import record_shapes
 from dianaq_quant.graph.surgery import input_node
-from dianaq_quant.importers import Network
+from dianaq_quant.importers import Network, import_module, import_onnx
+from dianaq_quant.modules.activations import SlopedReLU
 from dianaq_quant.modules.layout import Reorder, permutation, rearrange, reshape
 from dianaq_quant.modules.structure import (
     Add,
@@ -38,7 +42,7 @@ from dianaq_quant.modules.structure import (
 
 from .builder import ModelBuilder
 from .builder import Tensor as Built
-from .support import kinds, network_of, outputs, run_onnx
+from .support import kinds, modules, network_of, outputs, run_onnx
 
 Shape = tuple[int, ...]
 
@@ -111,6 +115,20 @@ def test_rearrangements_in_a_row_become_one(shape: Shape, modules: list[nn.Modul
 def test_a_rearrangement_goes_behind_what_is_computed_value_by_value(module: nn.Module) -> None:
     network = Chained(MAP).chain(permutation(MAP, (1, 2, 0)), module)
     assert same(network, MAP, SinkRearrangements()) == [type(module).__name__, "Rearrange"]
+
+
+@pytest.mark.parametrize("slopes", [1, 3])
+def test_slopes_of_channels_go_where_the_channels_are(slopes: int) -> None:
+    channels_last = permutation(MAP, (1, 2, 0))
+    per_channel = SlopedReLU(torch.linspace(0.1, 0.9, slopes))
+    assert same(Chained(MAP).chain(channels_last, per_channel), MAP, SinkRearrangements()) == [
+        "SlopedReLU",
+        "Rearrange",
+    ]
+    prelu = nn.PReLU(slopes)
+    prelu.weight.data = torch.linspace(0.1, 0.9, slopes)
+    network = Chained(LAST).chain(permutation(LAST, (2, 0, 1)), prelu)
+    assert same(network, LAST, SinkRearrangements()) == ["SlopedReLU", "Rearrange"]
 
 
 def test_a_rearrangement_goes_behind_a_sum_of_two_that_have_it() -> None:
@@ -257,6 +275,11 @@ def nhwc_maps(b: ModelBuilder) -> Built:
     return wrapped(b, b.input, lambda x: b.conv(x, 4))
 
 
+def nhwc_autoencoder(b: ModelBuilder) -> Built:
+    x = b.relu(wrapped(b, b.input, lambda x: b.conv(x, 4)))
+    return b.bias(b.matmul(shaped(b, x, (int(np.prod(x.shape)),)), int(np.prod(b.input.shape))))
+
+
 def keras_line(b: ModelBuilder) -> Built:
     """Conv1D over (N, L, C): the height comes and goes; MaxPooling1D has the length in the height instead."""
     length, channels = b.input.shape
@@ -367,3 +390,165 @@ def test_inspection_knows_the_layout_that_the_import_finds(
     onnx.save(model, tmp_path / "model.onnx")
     own = network_of(model).own
     assert inspect_model(tmp_path / "model.onnx").arrangement == (None if own is None else own.arrangement)
+
+
+# Modules from Python; that they compute the same, `import_module` has tried.
+
+
+class Net(nn.Module):
+    """A convolution, a fully connected layer, and a function of both."""
+
+    def __init__(self, forward: Callable[[nn.Module, nn.Module, Tensor], Tensor], layer: nn.Module, features: int):
+        super().__init__()
+        self.function, self.layer, self.head = forward, layer, nn.Linear(features, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.layer, self.head, x)
+
+
+POOLED = "Conv2d ReLU GlobalAvgPool2d Flatten Linear"
+FLAT = "Conv2d ReLU Flatten Linear"
+
+MODULES: dict[str, tuple[nn.Module, Shape, Shape, str]] = {
+    "1-d": (
+        nn.Sequential(
+            nn.Conv1d(3, 8, 5, padding=2),
+            nn.BatchNorm1d(8),
+            nn.ReLU(),
+            nn.MaxPool1d(3, 2, 1),
+            nn.Conv1d(8, 8, 3, stride=2, groups=8),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool1d(1),
+            nn.Flatten(),
+            nn.Linear(8, 5),
+        ),
+        (3, 32),
+        (3, 1, 32),
+        "Conv2d BatchNorm2d ReLU MaxPool2d Conv2d ReLU GlobalAvgPool2d Flatten Linear",
+    ),
+    "1-d pools": (
+        nn.Sequential(
+            nn.Conv1d(2, 4, 3, padding="same", dilation=2),
+            nn.AvgPool1d(3, 2, 1),
+            nn.AdaptiveMaxPool1d(3),
+            nn.AdaptiveAvgPool1d(3),
+            nn.Flatten(),
+            nn.Linear(12, 3),
+        ),
+        (2, 18),
+        (2, 1, 18),
+        "Conv2d AvgPool2d MaxPool2d Flatten Linear",
+    ),
+    "1-d functions": (
+        Net(
+            lambda c, h, x: h(F.adaptive_avg_pool1d(F.max_pool1d(F.conv1d(x, c.weight, c.bias, 2), 2), 1).squeeze(2)),
+            nn.Conv1d(3, 6, 3),
+            6,
+        ),
+        (3, 20),
+        (3, 1, 20),
+        "Conv2d MaxPool2d GlobalAvgPool2d Flatten Linear",
+    ),
+    "mean(-1)": (Net(lambda c, h, x: h(c(x).relu().mean(-1)), nn.Conv1d(3, 6, 3), 6), (3, 20), (3, 1, 20), POOLED),
+    "(N, L, C)": (
+        Net(lambda c, h, x: h(c(x.transpose(1, 2)).relu().mean(2)), nn.Conv1d(3, 6, 3), 6),
+        (20, 3),
+        (3, 1, 20),
+        POOLED,
+    ),
+    "twice": (
+        Net(lambda c, h, x: h(c(c(x).relu()).mean(2)), nn.Conv1d(3, 3, 3), 3),
+        (3, 20),
+        (3, 1, 20),
+        "Conv2d ReLU Conv2d GlobalAvgPool2d Flatten Linear",
+    ),
+    "NHWC": (
+        Net(
+            lambda c, h, x: h(c(x.permute(0, 3, 1, 2)).permute((0, 2, 3, 1)).relu().reshape(x.size(0), -1)),
+            nn.Conv2d(3, 4, 3),
+            4 * 6 * 5,
+        ),
+        (8, 7, 3),
+        (3, 8, 7),
+        FLAT,
+    ),
+    "movedim": (
+        Net(lambda c, h, x: h(torch.movedim(c(x.movedim(-1, 1)).relu(), 1, 3).mean((1, 2))), nn.Conv2d(3, 4, 3), 4),
+        (8, 7, 3),
+        (3, 8, 7),
+        POOLED,
+    ),
+    "swapaxes": (
+        Net(lambda c, h, x: h(c(x.swapaxes(1, 3)).relu().flatten(1)), nn.Conv2d(3, 4, 3), 4 * 5 * 6),
+        (8, 7, 3),
+        (3, 7, 8),
+        FLAT,
+    ),
+    "a mean of a line": (
+        Net(lambda c, h, x: h(c(x).relu().flatten(2).transpose(1, 2).mean(1)), nn.Conv2d(3, 4, 3), 4),
+        MAP,
+        MAP,
+        POOLED,
+    ),
+    "two means": (Net(lambda c, h, x: h(c(x).relu().mean(3).mean(2)), nn.Conv2d(3, 4, 3), 4), MAP, MAP, POOLED),
+    "unsqueezed": (
+        Net(lambda c, h, x: h(c(x.unsqueeze(1)).relu().flatten(1)), nn.Conv2d(1, 4, 3), 4 * 6 * 5),
+        (8, 7),
+        (1, 8, 7),
+        FLAT,
+    ),
+    "flattened": (Net(lambda c, h, x: h(x.flatten(1)), nn.Identity(), 56), (8, 7), (56,), "Linear"),
+    "turned": (
+        Net(lambda c, h, x: h(c(c(x).transpose(2, 3)).mean((2, 3))), nn.Conv2d(3, 3, (3, 2)), 3),
+        (3, 8, 7),
+        (3, 8, 7),
+        "Conv2d Conv2d GlobalAvgPool2d Flatten Linear",
+    ),
+}
+
+
+@pytest.mark.parametrize(("module", "shape", "taken", "expected"), MODULES.values(), ids=MODULES)
+def test_a_module_of_another_layout_is_brought_into_this_one(
+    module: nn.Module, shape: Shape, taken: Shape, expected: str
+) -> None:
+    network = import_module(module.eval(), shape)
+    assert network.input_shape == taken
+    assert (network.own is None) == (shape == taken)
+    assert kinds(network.graph) == expected.split()
+
+
+def test_calls_that_share_a_kernel_go_on_sharing_it() -> None:
+    module, shape, *_ = MODULES["twice"]
+    first, second = modules(import_module(module.eval(), shape).graph, Conv2d)
+    assert first.weight is second.weight
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "message"),
+    [
+        (nn.Sequential(nn.MaxPool1d(2)), (8,), r"node '0' \(MaxPool1d\): its input must be a line \(C, L\)"),
+        (Net(lambda c, h, x: c(x).permute(1, 0, 2, 3), conv(3, 3), 1), MAP, "what keeps the samples apart"),
+        (
+            Net(lambda c, h, x: c(c(x).permute(0, 2, 3, 1)), conv(4, 4, (1, 1)), 1),
+            (4, 4, 4),
+            r"\(.permute\(\)\): it makes",
+        ),
+    ],
+)
+def test_what_nothing_undoes_is_refused(module: nn.Module, shape: Shape, message: str) -> None:
+    with pytest.raises((UnsupportedOperator, InvalidModel), match=message):
+        import_module(module.eval(), shape)
+
+
+@pytest.mark.parametrize("name", ["ic", "kws", "vww"])
+def test_the_networks_of_mlperf_tiny_as_tf2onnx_writes_them(shared_data: Path, name: str) -> None:
+    path = shared_data / "models" / "mlperf_tiny" / f"tiny_{name}_tf2onnx_nhwc_op13.onnx"
+    network, model = import_onnx(path), onnx.load(str(path))
+    assert network.own is not None
+    assert inspect_model(path).arrangement == network.own.arrangement
+    x = np.random.default_rng(0).normal(size=(64, *network.own.shape)).astype(np.float32)
+    del model.graph.node[-1]  # the Softmax, which hides differences
+    model.graph.output[0].name = model.graph.node[-1].output[0]
+    expected = run_onnx(model, x, batched=True)
+    error = np.abs(outputs(network.graph, fed(network, x).numpy()) - expected).max()
+    assert error <= 1e-5 * np.abs(expected).max()

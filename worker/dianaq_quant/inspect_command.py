@@ -164,7 +164,7 @@ def _summary(path: Path, info: ModelInfo | WeightsInfo, part: NetworkPart | None
     return "\n".join(
         [
             f"{path}: {_verdict_on(info, part)}",
-            f"  input       {info.input.name}, {shape(info.input.shape)}",
+            f"  input       {info.input.name}, {shape(info.input.shape)}{_taken(info)}",
             f"  output      {info.output.name}, {shape(info.output.shape)}",
             f"  opset       {info.opset}",
             f"  operators   {operators}",
@@ -180,3 +180,8 @@ def _substitutable(info: ModelInfo) -> str:
     kinds = sorted(set(info.substitutable.values()))
     named = {kind: [node for node, found in info.substitutable.items() if found == kind] for kind in kinds}
     return ", ".join(f"{len(nodes)} {kind} ({', '.join(nodes)})" for kind, nodes in named.items())
+
+
+def _taken(info: ModelInfo) -> str:
+    """What the exported network takes in place of a network's own input, where that is in another layout."""
+    return "" if info.arrangement is None else f", which is fed as {shape(info.arrangement.shape)}"

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from dianaq.errors import InvalidDataset, InvalidModel, InvalidSpec
-from dianaq.inspection.arrangement import unchanged
+from dianaq.inspection.arrangement import keeps_order, unchanged
 from dianaq.inspection.fit_labels import check_class_numbers, check_numbers
 from dianaq.inspection.interface import Interface, Own, interface
 from dianaq.inspection.substitution import check_substitution
@@ -141,6 +141,14 @@ def _check_autoencoder(model: Interface, dataset: DatasetInfo) -> None:
             param=model.output.name,
         )
     check_class_numbers(dataset, "reconstruction")
+    moved = model.arrangement is not None and not keeps_order(model.input.shape, model.arrangement)
+    if moved and len(model.output.shape) == 1:
+        raise InvalidModel(
+            f"{model.output.name!r} gives a vector in the order of its input {_batched(model.input.shape)}, and the "
+            f"exported network takes {_batched(model.taken)}; reconstruction would work with an output in the shape of "
+            "the input, or with the network in that layout",
+            param=model.output.name,
+        )
     for name, split in dataset.splits.items():
         if split.label_max is not None and split.label_max > 1:
             raise InvalidDataset(

@@ -14,8 +14,7 @@ from dianaq_quant.modules.layout import permutation
 
 def _chain(call: Call, input: fx.Node, order: Sequence[int]) -> Chain:
     """What brings the dimensions into an order, the batch being 0."""
-    if order[0] != 0:
-        raise call.refuse(f"it moves the samples, to the order {tuple(order)}; with the batch first it would work")
+    assert order[0] == 0, "what moves the samples has been refused by its shape"
     if list(order) == sorted(order):
         return Chain((input,))
     return Chain((input,), (permutation(call.shape(input), [d - 1 for d in order[1:]]),))
