@@ -236,8 +236,8 @@ UNSUPPORTED = {
         ["'u'", "axes [0]"],
     ),
     "gemm": (
-        with_head(node("Flatten", ["x"], "f"), node("Gemm", ["f", "w"], "y", alpha=2.0), weights=[tensor("w", 192, 4)]),
-        ["'y'", "alpha = 2.0"],
+        with_head(node("Flatten", ["x"], "f"), node("Gemm", ["f", "w"], "y", transA=1), weights=[tensor("w", 2, 4)]),
+        ["'y'", "transA = 1"],
     ),
     "softmax inside": (
         with_head(node("Flatten", ["x"], "f"), node("Softmax", ["f"], "s"), node("Relu", ["s"], "y")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,25 @@ from dianaq_quant.importers import Network, import_onnx
 from dianaq_quant.pipeline import run
 
 from .stages import imported
+
+Forward = Callable[[Any, Tensor], Any]
+
+
+class Net(nn.Module):
+    """A module of the given parts, whose forward is a function of it and the input."""
+
+    def __init__(self, forward: Forward, **parts: nn.Module | Tensor) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        for name, part in parts.items():
+            if isinstance(part, nn.Parameter | nn.Module):
+                setattr(self, name, part)
+            else:
+                self.register_buffer(name, part)
+        self.function = forward
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(self, x)
 
 
 def run_onnx(model: onnx.ModelProto, x: np.ndarray, *, batched: bool = False) -> np.ndarray:

@@ -17,28 +17,9 @@ from dianaq_quant.importers import Network, import_module
 from dianaq_quant.importers.network import CANONICAL
 from dianaq_quant.modules.structure import AvgPool2d, Ceiling, Conv2d, MaxPool2d
 
-from .support import kinds, modules
+from .support import Net, kinds, modules
 
 MAP = (4, 6, 8)
-
-Forward = Callable[[Any, Tensor], Any]
-
-
-class Net(nn.Module):
-    """A module of the given parts, whose forward is a function of it and the input."""
-
-    def __init__(self, forward: Forward, **parts: nn.Module | Tensor) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        for name, part in parts.items():
-            if isinstance(part, nn.Parameter | nn.Module):
-                setattr(self, name, part)
-            else:
-                self.register_buffer(name, part)
-        self.function = forward
-
-    def forward(self, x: Tensor) -> Any:
-        return self.function(self, x)
 
 
 def scrambled(module: nn.Module) -> nn.Module:
@@ -216,16 +197,15 @@ def test_padding_same_puts_the_odd_one_at_the_end() -> None:
 
 
 REFUSED: dict[str, tuple[nn.Module, str, str]] = {
-    "hardtanh below zero": (Net(lambda m, x: F.hardtanh(x)), "hardtanh", r"bounds \[-1.0, 1.0\]; a lower bound of 0"),
-    "clamp by the batch": (Net(lambda m, x: x.clamp(0, x.size(0))), ".clamp()", "a bound must be a number that is"),
-    "alpha": (Net(lambda m, x: torch.add(x, x, alpha=2)), "add", "alpha = 2; .* alpha = 1 would work"),
+    "hardtanh below zero": (Net(lambda m, x: F.hardtanh(x)), "hardtanh", r"bounds \[-1, 1\]; a lower bound of 0"),
+    "clamp by the batch": (
+        Net(lambda m, x: x.clamp(0, x.size(0))),
+        ".clamp()",
+        r"it reads \.size\(\), .* computed while the network runs",
+    ),
     "broadcast": (Net(lambda m, x: x + F.adaptive_avg_pool2d(x, 1)), "add", r"\(4, 6, 8\) and \(4, 1, 1\); two of one"),
-    "constant": (Net(lambda m, x: x + 1), "add", "it adds a constant"),
-    "constant tensor": (Net(lambda m, x: x + m.c, c=torch.ones(1)), "add", "it adds a constant"),
     "cat": (Net(lambda m, x: torch.cat([x, x], 1)), "cat", "no core joins tensors; adding them"),
     "stack": (Net(lambda m, x: torch.stack([x, x], 1)), "stack", "no core joins tensors"),
-    "mul": (Net(lambda m, x: x * 2), "mul", "no core multiplies by a tensor or a constant; a factor can go into"),
-    "div": (Net(lambda m, x: x / 255), "truediv", "a normalisation of the input into the dataset's settings"),
     "permute": (
         Net(lambda m, x: m.conv(x).permute(0, 2, 1, 3).flatten(2).mean(2), conv=conv()),
         ".permute()",
@@ -249,7 +229,6 @@ REFUSED: dict[str, tuple[nn.Module, str, str]] = {
     "mean over channels": (Net(lambda m, x: x.mean(1)), ".mean()", r"the mean over dimensions \[1\]"),
     "mean over rows": (Net(lambda m, x: x.mean(3)), ".mean()", r"over both spatial dimensions, \(2, 3\), would work"),
     "mean over everything": (Net(lambda m, x: x.mean()), ".mean()", "the mean over dimensions None"),
-    "ceil_mode": (nn.MaxPool2d(3, 2, ceil_mode=True), "MaxPool2d", "ceil_mode with windows that do not fit the map"),
     "divisor": (nn.AvgPool2d(2, divisor_override=3), "AvgPool2d", "divisor_override = 3"),
     "padding left out": (nn.AvgPool2d(3, 1, 1, count_include_pad=False), "AvgPool2d", "count_include_pad=False"),
     "dilation": (nn.MaxPool2d(2, dilation=2), "MaxPool2d", "dilation 2; a max pool without dilation"),
@@ -261,10 +240,38 @@ REFUSED: dict[str, tuple[nn.Module, str, str]] = {
     ),
     "reflection": (conv(padding_mode="reflect"), "Conv2d", "padding_mode 'reflect'; the chip pads with zeros"),
     "computed weight": (
-        Net(lambda m, x: F.conv2d(x, m.w * 2), w=nn.Parameter(torch.ones(2, 4, 1, 1))),
+        Net(lambda m, x: F.conv2d(x, m.w * x.size(0)), w=nn.Parameter(torch.ones(2, 4, 1, 1))),
         "conv2d",
         "are computed while the network runs",
     ),
+    "product": (Net(lambda m, x: x * x), "mul", "no core multiplies two tensors of the samples; a constant factor"),
+    "quotient": (Net(lambda m, x: 1 / x), "truediv", "a constant divisor would work"),
+    "division by zero": (Net(lambda m, x: x / 0), "truediv", "it divides by a constant that holds 0"),
+    "rounding": (Net(lambda m, x: torch.div(x, 2, rounding_mode="floor")), "div", "without rounding would work"),
+    "difference of two shapes": (
+        Net(lambda m, x: x - F.adaptive_avg_pool2d(x, 1)),
+        "sub",
+        r"\(4, 6, 8\) and \(4, 1, 1\); two of one",
+    ),
+    "factor that depends on the input": (Net(lambda m, x: x * x.mean()), "mul", "computed while the network runs"),
+    "factor along the width": (
+        Net(lambda m, x: x * m.c, c=torch.arange(8.0)),
+        "mul",
+        "its constant differs along the width; one value, or one per channel, would work",
+    ),
+    "factor per place": (Net(lambda m, x: x * m.c, c=torch.rand(4, 6, 8)), "mul", "differs along 3 dimensions"),
+    "bounds": (Net(lambda m, x: torch.minimum(x, m.c), c=torch.ones(1)), "minimum", r"bounds \[none, 1\]"),
+    "padding with ones": (nn.ConstantPad2d(1, 1.0), "ConstantPad2d", "it pads with 1.0; the chip pads with zeros"),
+    "reflecting pad": (
+        Net(lambda m, x: F.pad(x, (1, 1, 1, 1), "reflect")),
+        "pad",
+        "mode 'reflect'; the chip pads with",
+    ),
+    "cropping pad": (Net(lambda m, x: F.pad(x, (-1, 0))), "pad", "which crops where it is negative"),
+    "padded vector": (Net(lambda m, x: F.pad(x.flatten(1), (0, 2))), "pad", r"of \(192,\) per sample; of a map"),
+    "crop": (Net(lambda m, x: x[:, :, 1:-1, 1:-1]), "getitem", r"it takes \(4, 6\) rows and columns from \(1, 1\)"),
+    "maximum over rows": (Net(lambda m, x: x.amax(3)), ".amax()", r"over both spatial dimensions, \(2, 3\)"),
+    "average rounded up": (nn.AvgPool2d(3, 2, ceil_mode=True), "AvgPool2d", "whose divisor differs at the border"),
     "linear over a map": (nn.Linear(8, 3), "Linear", r"its shape is \(4, 6, 8\); flatten it first"),
     "F.linear over a map": (
         Net(lambda m, x: F.linear(x, m.w), w=nn.Parameter(torch.ones(3, 8))),

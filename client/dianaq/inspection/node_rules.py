@@ -10,11 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from dianaq.errors import InvalidModel
-from dianaq.inspection import layout_rules
+from dianaq.inspection import arithmetic_rules, layout_rules
 from dianaq.inspection.network import Network, Node, Rule, Shape, Shapes
-
-_NO_MAXIMUM = 1e30
-"""A Clip whose maximum is beyond this has none: exporters write the largest float32 there."""
 
 
 def check_node(node: Node, network: Network, shapes: Shapes) -> None:
@@ -94,26 +91,6 @@ def _batch_norm(node: Node, network: Network, shapes: Shapes) -> None:
         raise InvalidModel(f"node {node.name!r}: its variance {node.input(4)!r} is negative", param=node.name)
 
 
-def _clip(node: Node, network: Network, shapes: Shapes) -> None:
-    bounds: list[float | None] = []
-    for index, name in enumerate(("min", "max"), start=1):
-        if node.input(index):
-            bounds.append(float(_weights(node, network, index).reshape(-1)[0]))
-        else:
-            bounds.append(node.attributes.get(name))
-    low, high = bounds
-    if low != 0 or not (high is None or high == 6 or high > _NO_MAXIMUM):
-        raise node.refused(f"has the bounds {low} and {high}")
-
-
-def _add(node: Node, network: Network, shapes: Shapes) -> None:
-    if any(network.constant(name) is not None for name in node.inputs):
-        return
-    left, right = (shapes[name] for name in node.inputs)
-    if left != right:
-        raise node.refused(f"adds the shapes {left[1:]} and {right[1:]}")
-
-
 def _pool(node: Node, network: Network, shapes: Shapes) -> None:
     _spatial(node, shapes)
     kernel = tuple(node.attributes["kernel_shape"])
@@ -127,16 +104,16 @@ def _global_pool(node: Node, network: Network, shapes: Shapes) -> None:
 
 
 def _gemm(node: Node, network: Network, shapes: Shapes) -> None:
-    for name, only in (("alpha", 1.0), ("beta", 1.0), ("transA", 0)):
-        value = node.attributes.get(name, only)
-        if value != only:
-            raise node.refused(f"has {name} = {value}")
+    if node.attributes.get("transA", 0):
+        raise node.refused("has transA = 1")
     _weights(node, network, 1)
     if node.input(2):
         _weights(node, network, 2)
 
 
 def _matmul(node: Node, network: Network, shapes: Shapes) -> None:
+    if network.constant(node.input(0)) is not None:
+        raise node.refused("multiplies a constant by an activation; the transposed product, constant second, works")
     weights = _weights(node, network, 1)
     if weights.ndim != 2:
         raise node.refused(f"multiplies by a constant of {weights.ndim} dimensions")
@@ -153,16 +130,17 @@ def _softmax(node: Node, network: Network, shapes: Shapes) -> None:
 
 RULES: Mapping[str, Rule] = {
     **layout_rules.RULES,
-    "Add": _add,
+    **arithmetic_rules.RULES,
     "AveragePool": _pool,
     "BatchNormalization": _batch_norm,
-    "Clip": _clip,
     "Conv": _conv,
     "Gemm": _gemm,
     "GlobalAveragePool": _global_pool,
+    "GlobalMaxPool": _global_pool,
     "LogSoftmax": _softmax,
     "MatMul": _matmul,
     "MaxPool": _pool,
+    "ReduceMax": layout_rules.reduction,
     "ReduceMean": layout_rules.reduction,
     "Softmax": _softmax,
 }

@@ -33,25 +33,37 @@ _SUBSTITUTED = "where the job substitutes it"
 
 SUPPORTED_OPERATORS: Mapping[str, str] = MappingProxyType(
     {
-        "Add": "two activations of one shape, or a constant bias after MatMul",
+        "Add": "two activations of one shape, or a constant: one value, or one per channel",
         "AveragePool": "1-d and 2-d",
         "BatchNormalization": "in inference mode",
-        "Clip": "as ReLU or ReLU6: min 0, and max 6 or none",
+        "Cast": "to float32",
+        "Clip": "as ReLU or ReLU6: min 0, and a positive max or none",
         "Constant": "a float32 tensor, or the integers of a shape or of axes",
         "Conv": "1-d and 2-d with constant weights; depthwise, grouped and asymmetrically padded ones too",
+        "Div": "an activation by a constant: one value, or one per channel",
         "Dropout": "in inference mode",
         "Flatten": "everything but the batch",
-        "Gemm": "constant weights, alpha = beta = 1, transA = 0",
+        "Gemm": "constant weights, transA = 0",
         "GlobalAveragePool": "1-d and 2-d",
+        "GlobalMaxPool": "1-d and 2-d",
         "Identity": "anywhere",
         "LogSoftmax": "over the classes, as the last operator",
         "MatMul": "an activation by a constant matrix",
+        "Max": "an activation and the constant 0, alone or with a Min",
         "MaxPool": "1-d and 2-d, without indices",
+        "Min": "an activation and a positive constant, next to a Relu or Max",
+        "Mul": "an activation by a constant: one value, or one per channel",
+        "Neg": "anywhere",
+        "Pad": "a map or line with zeros",
+        "ReduceMax": "over all dimensions but the batch and the channels",
         "ReduceMean": "over all dimensions but the batch and the channels",
         "Relu": "anywhere",
         "Reshape": "with the batch in its place, where the whole network can be brought into the layout (N, C, H, W)",
+        "Slice": "every n-th row and column of a map",
         "Softmax": "over the classes, as the last operator",
         "Squeeze": "of dimensions of size 1, not the batch",
+        "Sub": "two activations of one shape, or a constant: one value, or one per channel",
+        "Sum": "of two tensors, as Add",
         "Transpose": "with the batch in its place, where the whole network can be brought into the layout (N, C, H, W)",
         "Unsqueeze": "behind the batch",
         **dict.fromkeys(ACTIVATION_OPERATORS, _SUBSTITUTED),
@@ -66,8 +78,11 @@ LINEAR_OPERATORS = frozenset({"Conv", "Gemm", "MatMul"})
 INTEGER_INPUTS: Mapping[str, frozenset[int]] = MappingProxyType(
     {
         "Dropout": frozenset({1, 2}),  # the ratio, unused in inference, may have any float type; the mode
+        "Pad": frozenset({1, 3}),  # padding, since opset 11; axes, since opset 18
+        "ReduceMax": frozenset({1}),  # axes, since opset 18
         "ReduceMean": frozenset({1}),  # axes, since opset 18
         "Reshape": frozenset({1}),  # shape
+        "Slice": frozenset({1, 2, 3, 4}),  # starts, ends, axes, steps, since opset 10
         "Squeeze": frozenset({1}),  # axes, since opset 13
         "Unsqueeze": frozenset({1}),  # axes, since opset 13
     }

@@ -13,6 +13,9 @@ from dianaq_quant.graph.surgery import input_node, layer_of, module_of
 from dianaq_quant.importers.finish import edits_by_layer
 from dianaq_quant.importers.network import free_name_of
 
+KEPT = ("shape", "inserted")
+"""What the later stages want to know of a node, beside its name."""
+
 
 @dataclass(frozen=True)
 class Lowered:
@@ -49,7 +52,7 @@ def assembled(network: fx.GraphModule) -> fx.GraphModule:
             target = free_name_of(root, layer_of(node))
             root.add_module(target, module)
             new[node] = graph.call_module(target, tuple(new[source] for source in node.args))
-            new[node].meta = {"layer": layer_of(node), "shape": node.meta["shape"]}
+            new[node].meta = {"layer": layer_of(node), **{key: node.meta[key] for key in KEPT if key in node.meta}}
     made = fx.GraphModule(root, graph)
     made.graph.lint()
     return made.eval()

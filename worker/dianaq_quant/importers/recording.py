@@ -30,8 +30,9 @@ class Memory:
 def record(network: fx.GraphModule, input_shape: tuple[int, ...]) -> None:
     """Set the `meta` of every node of a traced network.
 
-    `shape`: the shape per sample of a tensor that has one; `value`: what is no tensor and the same for any number of
-    samples; `memory`: where a tensor lies; `writes`: whether the node writes into what it reads first.
+    `shape`: the shape per sample of a tensor that has one; `tensor`: one that was the same whatever the number of
+    samples; `value`: what is no tensor and the same for any number of samples; `memory`: where a tensor lies; `writes`:
+    whether the node writes into what it reads first.
 
     Raises:
         InvalidModel: a node does not fit its input.
@@ -49,6 +50,8 @@ def record(network: fx.GraphModule, input_shape: tuple[int, ...]) -> None:
         small, large = (recorder.values[node] for recorder in runs)
         if isinstance(small, Tensor):
             _record_tensor(network, node, tuple(small.shape), tuple(large.shape))
+            if small.shape == large.shape and torch.equal(small, large):
+                node.meta["tensor"] = small
             node.meta["memory"] = _memory(small)
             node.meta["writes"] = node in runs[0].writers
         elif _is_plain(small) and small == large:

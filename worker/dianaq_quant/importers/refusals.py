@@ -10,14 +10,14 @@ from dianaq.errors import UnsupportedOperator
 from dianaq.inspection.arrangement import keeps_order
 from dianaq_quant.graph.surgery import calls, layer_of
 from dianaq_quant.modules.layout import Rearrange, Reorder
+from dianaq_quant.modules.structure import Affine, Clamp, Pad2d, Slice2d
 
 ACTIVATION = "no core computes it; ReLU or ReLU6 would work"
 PER_SAMPLE_NORM = "no core computes statistics of a sample; BatchNorm2d would work, it becomes a part of its layer"
 DIMENSIONS = "only 1-d and 2-d layers are supported; layers of 2-d maps would work"
 TRANSPOSED = "no core computes it; a convolution with stride 1 would work"
 JOINED = "no core joins tensors; adding them, or one wider layer, would work"
-PRODUCT = "no core multiplies by a tensor or a constant; a factor can go into the weights of a layer before it"
-SCALED = f"{PRODUCT}, and a normalisation of the input into the dataset's settings"
+PRODUCT = "no core multiplies two tensors of the samples; a constant factor would work, or an addition"
 MOVED = "no core moves values between dimensions; a layout (N, C, H, W) from the start would work"
 COMPUTED = (
     "its weight is computed while the network runs; torch.nn.utils.parametrize.remove_parametrizations would work"
@@ -35,7 +35,6 @@ REASONS: dict[str, str] = (
     | dict.fromkeys(("upsample", "interpolate", "pixelshuffle"), TRANSPOSED)
     | dict.fromkeys(("cat", "concat", "concatenate", "stack", "hstack", "vstack"), JOINED)
     | dict.fromkeys(("mul", "imul", "matmul", "bmm", "einsum"), PRODUCT)
-    | dict.fromkeys(("sub", "isub", "truediv", "itruediv", "div", "rsub"), SCALED)
     | dict.fromkeys(("permute", "transpose", "t", "movedim", "swapaxes"), MOVED)
     | dict.fromkeys(("chunk", "split", "unbind"), SPLIT)
     | dict.fromkeys(("parametrizedconv2d", "parametrizedlinear"), COMPUTED)
@@ -44,8 +43,8 @@ REASONS: dict[str, str] = (
 
 SUPPORTED = (
     "convolutions (1-d and 2-d), fully connected layers, batch normalisation, ReLU, ReLU6 and hardtanh from 0, "
-    "additions of two tensors, max and average pools, means over the map, flattens, other layouts than (N, C, H, W), "
-    "and what is the identity in evaluation"
+    "additions of two tensors, constant factors and offsets, zero padding, max and average pools, means over the map, "
+    "flattens, other layouts than (N, C, H, W), and what is the identity in evaluation"
 )
 
 
@@ -55,7 +54,7 @@ def reason(operation: str) -> str:
     return REASONS.get(name, f"not supported; supported are {SUPPORTED}")
 
 
-RAW: tuple[type[nn.Module], ...] = (Rearrange, Reorder)
+RAW: tuple[type[nn.Module], ...] = (Rearrange, Reorder, Affine, Clamp, Pad2d, Slice2d)
 """Modules that an import may leave where no canonical one computes the same."""
 
 
@@ -82,4 +81,25 @@ def raw_reason(node: fx.Node, module: nn.Module) -> str:
                 f"{math.prod(before)}, would work"
             )
         return f"it makes {after} of {before} per sample in another order: {MOVED}"
-    return f"it flattens {before[0]} values in another order than (C, H, W), which no layer after it takes: {MOVED}"
+    if isinstance(module, Reorder):
+        return f"it flattens {before[0]} values in another order than (C, H, W), which no layer after it takes: {MOVED}"
+    return _arithmetic_reason(module)
+
+
+def _arithmetic_reason(module: nn.Module) -> str:
+    if isinstance(module, Affine):
+        where = {2: "the height", 3: "the width"}.get(module.dim, f"dimension {module.dim}")
+        return f"its constant differs along {where}; one value, or one per channel, would work"
+    if isinstance(module, Clamp):
+        shown = ", ".join("none" if abs(b) == float("inf") else f"{b:g}" for b in (module.lo, module.hi))
+        return (
+            f"bounds [{shown}]; a lower bound of 0 and a positive or no upper bound would work (ReLU, ReLU6, "
+            "Clip(0, c))"
+        )
+    if isinstance(module, Slice2d):
+        return (
+            f"it takes {module.size} rows and columns from {module.start} on out of a larger map; the whole map, or "
+            "every n-th row and column of it (x[:, :, ::2, ::2]), would work; a crop of the input can be made in "
+            "the dataset"
+        )
+    return "it pads what is no map (C, H, W); padding a map would work"

@@ -113,3 +113,84 @@ class Flatten(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1)
+
+
+class Affine(nn.Module):
+    """`x * scale + shift` with constants: one value, or one per index of a dimension. Lowered after the import.
+
+    Args:
+        scale, shift: (1,) or (n,), n being the size of dimension `dim`; kept in float64, so that several merge exactly.
+        dim: the dimension along which they differ; 1 is the channels of (N, C, H, W).
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, scale: Tensor, shift: Tensor, dim: int = 1) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale.detach().double().reshape(-1))
+        self.register_buffer("shift", shift.detach().double().reshape(-1))
+        self.dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale, shift = (
+            v.to(x.dtype).reshape([-1 if d == self.dim else 1 for d in range(x.dim())])
+            for v in (self.scale, self.shift)
+        )
+        return x * scale + shift
+
+
+class ScaledAdd(nn.Module):
+    """`a + factor * b` of two tensors of one shape. Lowered after the import."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return a + self.factor * b
+
+
+class Clamp(nn.Module):
+    """`min(max(x, lo), hi)`; infinite bounds are none. Lowered after the import."""
+
+    def __init__(self, lo: float, hi: float) -> None:
+        super().__init__()
+        self.lo, self.hi = lo, hi
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(self.lo, self.hi)
+
+
+def bounded(lo: float | None, hi: float | None) -> nn.Module:
+    """`min(max(x, lo), hi)` as a ReLU or a ceiling where it is one. None, or beyond float32, is no bound."""
+    largest, none = torch.finfo(torch.float32).max, float("inf")
+    lo = -none if lo is None or lo <= -largest else lo
+    hi = none if hi is None or hi >= largest else hi
+    if lo == 0 < hi:
+        return nn.ReLU() if hi == none else Ceiling(hi)
+    return Clamp(lo, hi)
+
+
+class Pad2d(nn.Module):
+    """Zeros around a map, and as further channels before and after its own. Lowered after the import."""
+
+    def __init__(self, pads: Pads, channels: tuple[int, int] = (0, 0)) -> None:
+        super().__init__()
+        self.pads, self.channels = pads, channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        top, left, bottom, right = self.pads
+        return F.pad(x, (left, right, top, bottom, *self.channels))
+
+
+class Slice2d(nn.Module):
+    """Every `step`-th row and column of a map, `size` of them from `start` on. Lowered after the import."""
+
+    def __init__(self, start: tuple[int, int], step: tuple[int, int], size: tuple[int, int]) -> None:
+        super().__init__()
+        self.start, self.step, self.size = start, step, size
+
+    def forward(self, x: Tensor) -> Tensor:
+        (top, left), (down, right), (height, width) = self.start, self.step, self.size
+        return x[:, :, top : top + (height - 1) * down + 1 : down, left : left + (width - 1) * right + 1 : right]

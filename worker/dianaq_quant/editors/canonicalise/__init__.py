@@ -17,19 +17,24 @@ from dianaq_quant.editors.canonicalise.batch_norm_to_conv import BatchNormToConv
 from dianaq_quant.editors.canonicalise.drop_activation import DropActivation
 from dianaq_quant.editors.canonicalise.drop_sigmoid import DropSigmoid, final_sigmoid
 from dianaq_quant.editors.canonicalise.drop_softmax import DropSoftmax
+from dianaq_quant.editors.canonicalise.fold_constants import FoldConstants
 from dianaq_quant.editors.canonicalise.fold_shapes import FoldShapes
 from dianaq_quant.editors.canonicalise.fuse_activations import FuseActivations
 from dianaq_quant.editors.canonicalise.in_place import InPlace
 from dianaq_quant.editors.canonicalise.merge_branches import MergeBranches
 from dianaq_quant.editors.canonicalise.modulise_activations import ModuliseActivations
 from dianaq_quant.editors.canonicalise.modulise_additions import ModuliseAdditions
+from dianaq_quant.editors.canonicalise.modulise_arithmetic import ModuliseArithmetic
 from dianaq_quant.editors.canonicalise.modulise_batch_norms import ModuliseBatchNorms
 from dianaq_quant.editors.canonicalise.modulise_layers import ModuliseLayers
+from dianaq_quant.editors.canonicalise.modulise_maxima import ModuliseMaxima
 from dianaq_quant.editors.canonicalise.modulise_means import ModuliseMeans
 from dianaq_quant.editors.canonicalise.modulise_one_dimension import ModuliseOneDimension
+from dianaq_quant.editors.canonicalise.modulise_pads import ModulisePads
 from dianaq_quant.editors.canonicalise.modulise_permutations import ModulisePermutations
 from dianaq_quant.editors.canonicalise.modulise_pools import ModulisePools
 from dianaq_quant.editors.canonicalise.modulise_reshapes import ModuliseReshapes
+from dianaq_quant.editors.canonicalise.modulise_slices import ModuliseSlices
 from dianaq_quant.editors.canonicalise.recognise_activations import RecogniseActivations
 from dianaq_quant.editors.canonicalise.remove_dead_code import RemoveDeadCode
 from dianaq_quant.editors.canonicalise.remove_identities import RemoveIdentities
@@ -51,11 +56,16 @@ TRACED: list[Editor] = [
     InPlace(),
     RemoveDeadCode(),
     FoldShapes(),
+    FoldConstants(),
     SeparateCalls(),
     RemoveIdentities(),
     RecogniseActivations(),
     ModuliseActivations(),
+    ModuliseArithmetic(),
     ModuliseAdditions(),
+    ModulisePads(),
+    ModuliseSlices(),
+    ModuliseMaxima(),
     ModuliseMeans(),
     ModuliseReshapes(),
     ModulisePermutations(),

@@ -11,47 +11,65 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from dianaq.schemas.substitution import Activation
+from dianaq_quant.editors.canonicalise.modulise_arithmetic import is_per_sample
 from dianaq_quant.editors.canonicalise.traced_call import Call, CallEditor, Chain, Reader
-from dianaq_quant.editors.canonicalise.traced_constants import constant, parameter
+from dianaq_quant.editors.canonicalise.traced_constants import constant, number_or_tensor, parameter
 from dianaq_quant.modules.activations import activation
-from dianaq_quant.modules.structure import Ceiling
+from dianaq_quant.modules.structure import bounded
 
 
-def bounded(call: Call, input: fx.Node, lo: object, hi: object) -> Chain:
-    """`min(max(x, lo), hi)`: a ReLU, with a ceiling if there is one.
+def between(call: Call, input: fx.Node, lo: object, hi: object) -> Chain:
+    """`min(max(x, lo), hi)`: a ReLU, with a ceiling if there is one; other bounds may become one with what is before.
 
     On the chip an activation is the clip of a requantisation, whose lower bound is 0 or the least integer.
     """
     call.shape(input)
-    bounds = [None if bound is None else call.number(bound, "a bound") for bound in (lo, hi)]
-    if bounds[0] != 0.0 or (bounds[1] is not None and not bounds[1] > 0.0):
-        raise call.refuse(
-            f"bounds [{bounds[0]}, {bounds[1]}]; a lower bound of 0 and a positive or no upper bound "
-            "would work (ReLU, ReLU6)"
-        )
-    ceiling = bounds[1]
-    unbounded = ceiling is None or ceiling >= torch.finfo(torch.float32).max
-    return Chain((input,), (nn.ReLU() if ceiling is None or unbounded else Ceiling(ceiling),))
+    bounds = [None if bound is None else _number(call, bound) for bound in (lo, hi)]
+    return Chain((input,), (bounded(*bounds),))
+
+
+def _number(call: Call, value: object) -> float:
+    """A bound: a number, or a constant tensor of one."""
+    if not isinstance(value, fx.Node):
+        return call.number(value, "a bound")
+    values = number_or_tensor(call, value)
+    if values.numel() == 0 or not bool((values == values.flatten()[0]).all()):
+        raise call.refuse(f"a bound of shape {tuple(values.shape)} differs from value to value; one number would work")
+    return float(values.flatten()[0])
 
 
 def relu(call: Call, input: fx.Node, inplace: bool = False) -> Chain:
-    return bounded(call, input, 0.0, None)
+    return between(call, input, 0.0, None)
 
 
 def relu6(call: Call, input: fx.Node, inplace: bool = False) -> Chain:
-    return bounded(call, input, 0.0, 6.0)
+    return between(call, input, 0.0, 6.0)
 
 
 def hardtanh(call: Call, input: fx.Node, min_val: object = -1.0, max_val: object = 1.0, inplace: bool = False) -> Chain:
-    return bounded(call, input, min_val, max_val)
+    return between(call, input, min_val, max_val)
 
 
 def hardtanh_module(call: Call, input: fx.Node) -> Chain:
-    return bounded(call, input, call.module.min_val, call.module.max_val)
+    return between(call, input, call.module.min_val, call.module.max_val)
 
 
 def clamp(call: Call, input: fx.Node, min: object = None, max: object = None) -> Chain:
-    return bounded(call, input, min, max)
+    return between(call, input, min, max)
+
+
+def clamp_max(call: Call, input: fx.Node, max: object) -> Chain:
+    return between(call, input, None, max)
+
+
+def minimum(call: Call, input: Any, other: Any) -> Chain:
+    source, bound = (input, other) if is_per_sample(input) else (other, input)
+    return between(call, source, None, bound)
+
+
+def maximum(call: Call, input: Any, other: Any) -> Chain:
+    source, bound = (input, other) if is_per_sample(input) else (other, input)
+    return between(call, source, bound, None)
 
 
 def plain(kind: Activation) -> Reader:
@@ -135,6 +153,9 @@ class ModuliseActivations(CallEditor):
         | dict.fromkeys((F.hardtanh, F.hardtanh_), hardtanh)
         | dict.fromkeys((torch.clamp, torch.clip, torch.clamp_, torch.clip_), clamp)
         | dict.fromkeys((torch.clamp_min, torch.clamp_min_, "clamp_min", "clamp_min_"), clamp)
+        | dict.fromkeys((torch.clamp_max, torch.clamp_max_, "clamp_max", "clamp_max_"), clamp_max)
+        | dict.fromkeys((torch.minimum, "minimum"), minimum)
+        | dict.fromkeys((torch.maximum, "maximum"), maximum)
         | dict.fromkeys(("clamp", "clamp_", "clip", "clip_"), clamp)
         | {nn.Hardtanh: hardtanh_module}
         | {call: plain(kind) for kind, calls in _PLAIN.items() for call in calls}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -11,35 +10,16 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from dianaq_quant.editors.canonicalise.traced_call import Call, CallEditor, Chain, Reader
-from dianaq_quant.modules.structure import AvgPool2d, GlobalAvgPool2d, MaxPool2d, Pads
+from dianaq_quant.modules.structure import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from dianaq_quant.modules.windows import Window, rounded_up, unpadded
 
 
-@dataclass(frozen=True)
-class Window:
-    """Kernel, stride and padding of a pool."""
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    pads: Pads
-
-
-def window(call: Call, input: object, kernel: object, stride: object, padding: object, ceil_mode: object) -> Window:
-    """The window of a pool; without a stride, windows lie side by side."""
-    size, k = call.map_shape(input), call.pair(kernel, "kernel_size")
-    s = call.pair(stride, "stride") if stride not in (None, [], ()) else k
+def window(call: Call, input: object, kernel: object, stride: object, padding: object) -> Window:
+    """The window of a pool without ceil_mode; without a stride, windows lie side by side."""
+    call.map_shape(input)
+    k = call.pair(kernel, "kernel_size")
     p = call.pair(padding, "padding")
-    if ceil_mode and any(_rounds_up(*dimension) for dimension in zip(size, k, s, p, strict=True)):
-        raise call.refuse(
-            f"ceil_mode with windows that do not fit the map of {size} evenly; ceil_mode=False, "
-            "or a map that they fit, would work"
-        )
-    return Window(k, s, (*p, *p))
-
-
-def _rounds_up(size: int, kernel: int, stride: int, pad: int) -> bool:
-    """Whether ceil_mode adds a window in one dimension: one that is cut off, but starts within map or padding."""
-    span = size + 2 * pad - kernel
-    return span % stride != 0 and (span // stride + 1) * stride < size + pad
+    return Window(k, call.pair(stride, "stride") if stride not in (None, [], ()) else k, (*p, *p))
 
 
 def max_pool(
@@ -56,7 +36,9 @@ def max_pool(
         raise call.refuse(f"dilation {dilation}; a max pool without dilation would work")
     if return_indices:
         raise call.refuse("it returns indices, which no core computes; return_indices=False would work")
-    w = window(call, input, kernel_size, stride, padding, ceil_mode)
+    w = window(call, input, kernel_size, stride, padding)
+    if ceil_mode:
+        w = rounded_up(w, call.map_shape(input))
     return Chain((input,), (MaxPool2d(w.kernel, w.stride, w.pads),))
 
 
@@ -75,19 +57,27 @@ def average_pool(
     count_include_pad: bool = True,
     divisor_override: object = None,
 ) -> Chain:
-    w = window(call, input, kernel_size, stride, padding, ceil_mode)
-    if any(w.pads) and not count_include_pad:
+    w, size = window(call, input, kernel_size, stride, padding), call.map_shape(input)
+    if ceil_mode and rounded_up(w, size) != w:
         raise call.refuse(
-            "padding with count_include_pad=False, whose divisor differs at the border; "
-            "count_include_pad=True or no padding would work"
+            f"ceil_mode with windows that do not fit the map of {size} evenly, whose divisor differs at the border; "
+            "ceil_mode=False, or a map that they fit, would work"
         )
+    if any(w.pads) and not count_include_pad:
+        whole = unpadded(w, size)
+        if whole is None:
+            raise call.refuse(
+                "padding with count_include_pad=False, whose divisor differs at the border; "
+                "count_include_pad=True or no padding would work"
+            )
+        w = whole
     if divisor_override not in (None, w.kernel[0] * w.kernel[1]):
         raise call.refuse(f"divisor_override = {divisor_override}; a mean over the window would work")
     return _average(call, input, w)
 
 
 def _average(call: Call, input: fx.Node, w: Window) -> Chain:
-    whole = w.kernel == call.map_shape(input) and not any(w.pads)
+    whole = w.covers(call.map_shape(input))
     return Chain((input,), (GlobalAvgPool2d() if whole else AvgPool2d(w.kernel, w.stride, w.pads),))
 
 

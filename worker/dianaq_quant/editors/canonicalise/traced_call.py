@@ -120,8 +120,13 @@ class CallEditor(Editor):
 
     def find(self, network: fx.GraphModule) -> Iterator[Point | Rejection]:
         for node in network.graph.nodes:
-            if node.op in ("call_function", "call_method", "call_module") and key_of(network, node) in self.readers:
+            called = node.op in ("call_function", "call_method", "call_module")
+            if called and key_of(network, node) in self.readers and self.takes(network, node):
                 yield Point((node,), self._read(network, node).note)
+
+    def takes(self, network: fx.GraphModule, node: fx.Node) -> bool:
+        """Whether a node of the table is read at all; a reader may refuse it."""
+        return True
 
     def apply(self, network: fx.GraphModule, point: Point) -> None:
         (node,) = point.nodes

@@ -7,7 +7,7 @@ from functools import reduce
 import torch
 from torch import Tensor, fx, nn
 
-from dianaq_quant.editors.canonicalise.traced_call import Call
+from dianaq_quant.editors.canonicalise.traced_call import Call, operation
 
 
 def constant(call: Call, value: object) -> Tensor | None:
@@ -25,6 +25,25 @@ def constant(call: Call, value: object) -> Tensor | None:
         )
     tensor = reduce(getattr, str(value.target).split("."), call.network)
     assert isinstance(tensor, Tensor)
+    return tensor
+
+
+def number_or_tensor(call: Call, value: object) -> Tensor:
+    """A number, parameter or buffer that is given as an argument, as a tensor.
+
+    Raises:
+        UnsupportedOperator: it is computed while the network runs.
+    """
+    if isinstance(value, int | float):
+        return torch.tensor(float(value), dtype=torch.float64)
+    if not isinstance(value, fx.Node) or value.op != "get_attr":
+        raise call.refuse(
+            f"it reads {operation(call.network, value) if isinstance(value, fx.Node) else repr(value)}, which is no "
+            "tensor of the samples, but computed while the network runs; a number, or a parameter or buffer of a "
+            "module, would work"
+        )
+    tensor = constant(call, value)
+    assert tensor is not None
     return tensor
 
 

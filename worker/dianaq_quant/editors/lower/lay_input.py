@@ -10,7 +10,7 @@ from dianaq.inspection.arrangement import inverse
 from dianaq.inspection.interface import Own
 from dianaq.schemas.resources import Arrangement
 from dianaq_quant.editors.lower.merge_rearrangements import read
-from dianaq_quant.editors.lower.pointwise import POINTWISE, WINDOWED
+from dianaq_quant.editors.lower.pointwise import PLACED, POINTWISE, WINDOWED
 from dianaq_quant.graph import Editor, Point, Rejection
 from dianaq_quant.graph.surgery import input_node, insert_after, layer_of, module_of
 from dianaq_quant.modules.layout import Rearrange
@@ -63,7 +63,7 @@ def _first(network: fx.GraphModule, source: fx.Node) -> Iterator[tuple[fx.Node, 
         found = read(network, node)
         if found is not None:
             yield node, found[1]
-        elif isinstance(module_of(network, node), POINTWISE):
+        elif isinstance(module_of(network, node), (*POINTWISE, *PLACED)):
             reached.add(node)
         elif isinstance(module_of(network, node), WINDOWED):
             return

@@ -5,12 +5,25 @@ from __future__ import annotations
 from torch import nn
 
 from dianaq_quant.modules.activations import KINDS, SlopedReLU
-from dianaq_quant.modules.structure import Add, AvgPool2d, Ceiling, Conv2d, GlobalAvgPool2d, MaxPool2d
+from dianaq_quant.modules.structure import (
+    Add,
+    Affine,
+    AvgPool2d,
+    Ceiling,
+    Clamp,
+    Conv2d,
+    GlobalAvgPool2d,
+    MaxPool2d,
+    ScaledAdd,
+)
 
 SLOPED = (nn.PReLU, SlopedReLU)
 """Activations whose slope may differ from channel to channel."""
 
-POINTWISE = (nn.ReLU, Ceiling, Add, *(kind for kind in KINDS if kind not in SLOPED))
+PLACED = (*SLOPED, Affine)
+"""Modules that compute each value from the one at the same place, with constants that may differ between places."""
+
+POINTWISE = (nn.ReLU, Ceiling, Clamp, Add, ScaledAdd, *(kind for kind in KINDS if kind not in SLOPED))
 """Modules that compute each value from those at the same place of their inputs, all places alike."""
 
 WINDOWED = (Conv2d, MaxPool2d, AvgPool2d, GlobalAvgPool2d, nn.BatchNorm2d)

@@ -9,11 +9,13 @@ from torch import fx, nn
 from dianaq.inspection.arrangement import inverse
 from dianaq.schemas.resources import Arrangement
 from dianaq_quant.editors.lower.merge_rearrangements import read
-from dianaq_quant.editors.lower.pointwise import POINTWISE, SLOPED
+from dianaq_quant.editors.lower.pointwise import PLACED, POINTWISE, SLOPED
 from dianaq_quant.graph import Editor, Point, Rejection
 from dianaq_quant.graph.surgery import calls, insert_after, module_of, set_module
 from dianaq_quant.modules.activations import SlopedReLU
+from dianaq_quant.modules.broadcast import along_one_dimension
 from dianaq_quant.modules.layout import Rearrange, rearrange
+from dianaq_quant.modules.structure import Affine
 
 Shape = tuple[int, ...]
 
@@ -21,11 +23,11 @@ Shape = tuple[int, ...]
 class SinkRearrangements(Editor):
     """`f(R(x)) -> R(f'(x))`, and `R(x) + R(y) -> R(x + y)`; not of a flatten, which is canonical where it is.
 
-    f' is f, and where its slope differs from place to place, with the slopes at their places in x.
+    f' is f, and where its constants differ from place to place, with each at its place in x.
     """
 
     def find(self, network: fx.GraphModule) -> Iterator[Point | Rejection]:
-        for node, _ in calls(network, *POINTWISE, *SLOPED):
+        for node, _ in calls(network, *POINTWISE, *PLACED):
             if _may_sink(network, node):
                 yield Point((node,))
 
@@ -37,17 +39,22 @@ class SinkRearrangements(Editor):
         module, shape = module_of(network, node), sources[0].meta["shape"]
         if isinstance(module, SLOPED):
             set_module(network, node, _sloped(module, shape, made))
+        elif isinstance(module, Affine):
+            set_module(network, node, moved_affine(module, shape, made))
         node.meta["shape"] = shape
         sink(network, node, sources, made)
 
 
 def _may_sink(network: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether all that a node reads is rearranged alike, and slopes that differ can be brought to their places."""
+    """Whether all that a node reads is rearranged alike, and constants that differ can be brought to their places."""
     found = common(network, node)
     if found is None:
         return False
     sources, made = found
-    return not isinstance(module_of(network, node), SLOPED) or inverse(sources[0].meta["shape"], made) is not None
+    module, shape = module_of(network, node), sources[0].meta["shape"]
+    if isinstance(module, Affine):
+        return _at_their_places(module, shape, made) is not None
+    return not isinstance(module, SLOPED) or inverse(shape, made) is not None
 
 
 def common(network: fx.GraphModule, node: fx.Node) -> tuple[list[fx.Node], Arrangement] | None:
@@ -84,3 +91,29 @@ def _sloped(module: nn.PReLU | SlopedReLU, shape: Shape, made: Arrangement) -> S
         return SlopedReLU(slope.reshape(1))
     whole = slope.reshape(slope.shape[-len(made.shape) :]).expand(made.shape)
     return SlopedReLU(rearrange(whole[None], back))
+
+
+def moved_affine(affine: Affine, shape: Shape, made: Arrangement) -> Affine:
+    """The affine map of what is yet to be rearranged from a shape."""
+    moved = _at_their_places(affine, shape, made)
+    assert moved is not None, "looked at before"
+    return moved
+
+
+def _at_their_places(affine: Affine, shape: Shape, made: Arrangement) -> Affine | None:
+    """The affine map with its constants at their places before the rearrangement; None where they differ too much."""
+    if len(affine.scale) == len(affine.shift) == 1:
+        return affine
+    back = inverse(shape, made)
+    if back is None:
+        return None
+    where = [-1 if dim == affine.dim else 1 for dim in range(1, len(made.shape) + 1)]
+    found = []
+    for values in (affine.scale, affine.shift):
+        whole = values.reshape(where if len(values) > 1 else [1] * len(made.shape)).expand(made.shape)
+        try:
+            found.append(along_one_dimension(rearrange(whole[None], back), shape))
+        except ValueError:
+            return None
+    dims = {dim for values, dim in found if len(values) > 1}
+    return Affine(found[0][0], found[1][0], dims.pop() if dims else 1) if len(dims) < 2 else None
