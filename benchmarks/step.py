@@ -29,7 +29,7 @@ from dianaq_quant.editors import canonicalise, fake_quantise, hardware
 from dianaq_quant.editors.hardware.plan import plan_scales
 from dianaq_quant.graph import run_editors
 from dianaq_quant.graph.shapes import record_shapes
-from dianaq_quant.importers import import_network
+from dianaq_quant.importers import Wishes, import_network
 from dianaq_quant.kernels.build import library
 from dianaq_quant.modules.adc import disturb
 from dianaq_quant.targets.diana import TERNARY
@@ -80,7 +80,7 @@ def variants(name: str) -> tuple[dict[str, nn.Module], Tensor]:
     x = torch.randn(BATCH, *shape)
     data = Split(x, None)
     spec = parse_spec({"model": "-", "dataset": "-", "recipe": {"preset": "ptq"}})
-    network = import_network(spec, None, module, shape).graph
+    network = import_network(spec, None, module, shape, Wishes()).graph
     record_shapes(network, shape)
     run_editors(network, canonicalise.EDITORS)
     record_shapes(network, shape)

@@ -161,4 +161,4 @@ def test_bypass_joins_what_was_around(network: fx.GraphModule) -> None:
 def test_free_name_avoids_every_attribute(network: fx.GraphModule) -> None:
     assert free_name(network, "fresh") == "fresh"
     assert free_name(network, "two") == "two_1"
-    assert free_name(network, "forward") == "forward_1"
+    assert free_name(network, "forward") == "forward_layer"

@@ -23,6 +23,7 @@ from dianaq_service.jobs.states import is_in, move
 from dianaq_service.keys.service import add, configure, make_key, owner_of
 from dianaq_service.retention.removal import remove_rows
 from dianaq_service.uploads import service as uploads
+from dianaq_service.uploads.parts import NO_PARTS
 
 from .conftest import Api
 
@@ -149,7 +150,7 @@ def test_an_upload_is_not_deleted_under_a_job_that_is_just_submitted(
 ) -> None:
     ids = {"model": api.add_model(), "dataset": api.add_dataset()}
     with api.services.database.write() as session:
-        add_job(session, "alice", JobSpec.model_validate(ids), "job_x")
+        add_job(session, "alice", JobSpec.model_validate(ids), "job_x", NO_PARTS)
         url = f"/v1/{kind.name}s/{ids[kind.name]}"
         with meanwhile(postgres_server, lambda: api.client.delete(url)) as results:
             session.commit()
