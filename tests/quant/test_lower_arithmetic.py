@@ -15,7 +15,8 @@ from torch import Tensor as T
 from torch import nn
 from torch.nn import functional as F
 
-from dianaq_quant.importers import import_module
+from dianaq_quant.importers import Network, import_module
+from dianaq_quant.modules.layout import rearrange
 from dianaq_quant.modules.structure import Ceiling, Conv2d
 
 from .builder import ModelBuilder, Tensor
@@ -31,10 +32,15 @@ def close(got: np.ndarray, expected: np.ndarray) -> None:
     assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max() + 1e-7
 
 
+def fed(network: Network, x: np.ndarray) -> np.ndarray:
+    """Samples in the layout that the imported network takes."""
+    return x if network.own is None else rearrange(torch.from_numpy(x), network.own.arrangement).numpy()
+
+
 def same_as_onnx(model: onnx.ModelProto, shape: tuple[int, ...] = MAP) -> Any:
     x = np.random.default_rng(3).normal(0, 2, (4, *shape)).astype(np.float32)
     network = network_of(model)
-    close(outputs(network.graph, x), run_onnx(model, x))
+    close(outputs(network.graph, fed(network, x)), run_onnx(model, x))
     return network
 
 
@@ -46,7 +52,7 @@ def of(recipe: Recipe, shape: tuple[int, ...] = MAP, opset: int = 13) -> Any:
 def same_as_module(module: nn.Module, shape: tuple[int, ...] = MAP) -> Any:
     x = np.random.default_rng(3).normal(0, 2, (4, *shape)).astype(np.float32)
     network = import_module(module.eval(), shape)
-    close(outputs(network.graph, x), outputs(module, x))
+    close(outputs(network.graph, fed(network, x)), outputs(module, x))
     return network
 
 
@@ -329,3 +335,26 @@ def test_any_order_of_operations_computes_the_same(steps: list[str], seed: int, 
     if tail:
         x = b.gemm(b.flatten(x), 3)
     same_as_onnx(b.build(x), (3, 8, 8))
+
+
+def moved(b: ModelBuilder, x: Tensor, order: tuple[int, int, int]) -> Tensor:
+    return b.node("Transpose", [x], tuple(x.shape[i - 1] for i in order), perm=[0, *order])
+
+
+def test_constants_of_channels_that_are_last() -> None:
+    """Keras: the normalisation of the input and a BatchNorm's constants, between transpositions and not."""
+    b = ModelBuilder((6, 5, 3), seed=1)
+    x = constant(b, "Sub", b.input, [0.1, 0.2, 0.3])
+    x = b.conv(moved(b, constant(b, "Div", x, [1.0, 2.0, 3.0]), (3, 1, 2)), 4)
+    x = constant(b, "Add", constant(b, "Mul", moved(b, x, (2, 3, 1)), np.arange(1.0, 5)), np.ones((1, 1, 4)) / 3)
+    x = b.relu(constant(b, "Max", constant(b, "Min", x, 3.0), 0.0))
+    model = b.build(b.gemm(b.flatten(moved(b, x, (3, 1, 2))), 3))
+    network = same_as_onnx(model, (6, 5, 3))
+    assert kinds(network.graph) == ["Conv2d", "Ceiling", "ReLU", "Flatten", "Linear"]
+    assert network.own is not None
+
+
+def test_constants_per_value_behind_a_flatten_that_is_reordered() -> None:
+    b = ModelBuilder((3, 6, 5), seed=1)
+    x = b.flatten(moved(b, b.relu(b.conv(b.input, 2)), (2, 3, 1)))
+    same_as_onnx(b.build(b.gemm(constant(b, "Mul", x, np.arange(24)), 3)), (3, 6, 5))

@@ -262,6 +262,29 @@ SPELLINGS: dict[str, tuple[nn.Module, list[str]]] = {
 }
 
 
+LINES: dict[str, tuple[nn.Module, list[str]]] = {
+    "causal": (nn.Sequential(nn.ConstantPad1d((2, 0), 0.0), nn.Conv1d(4, 3, 3)), ["Conv2d", "Flatten"]),
+    "ZeroPad1d": (nn.Sequential(nn.ZeroPad1d(1), nn.ReLU(), nn.Conv1d(4, 3, 3)), ["ReLU", "Conv2d", "Flatten"]),
+    "F.pad": (Net(lambda m, x: m.conv(F.pad(x, (1, 2))), conv=nn.Conv1d(4, 3, 4)), ["Conv2d", "Flatten"]),
+    "slice and channels": (Net(lambda m, x: F.pad(x[:, :, ::2], (0, 0, 0, 4)).relu()), ["Conv2d", "ReLU", "Flatten"]),
+}
+
+
+@pytest.mark.parametrize("case", LINES)
+def test_lines_in_python(case: str) -> None:
+    module, expected = LINES[case]
+    assert sorted(kinds(same_as_module(nn.Sequential(module, nn.Flatten()), (4, 9)).graph)) == sorted(expected)
+
+
+def test_lines_of_onnx() -> None:
+    def recipe(b: ModelBuilder) -> Tensor:
+        x = b.node("Pad", [b.input, b.constant([0, 0, 2, 0, 0, 0], np.int64)], (4, 11))
+        x = b.node("Conv", [x, b.constant(b.random.normal(size=(5, 4, 3)))], (5, 9))
+        return b.flatten(b.node("Slice", [x, *(b.constant([v], np.int64) for v in (0, 9, 2, 3))], (5, 3)))
+
+    assert kinds(of(recipe, (4, 9)).graph) == ["Conv2d", "Conv2d", "Flatten"]
+
+
 @pytest.mark.parametrize("case", SPELLINGS)
 def test_spellings_in_python(case: str) -> None:
     module, expected = SPELLINGS[case]

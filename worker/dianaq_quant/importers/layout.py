@@ -134,11 +134,11 @@ def in_two_dimensions(handler: Handler) -> Handler:
             inner.node.input[1] = f"{weight}.2d"
             importer.constants[inner.node.input[1]] = values[:, :, None, :]
         lift = reshape((channels, length), (channels, 1, length))
-        _chain(importer, step, step.node.input[0], [lift], inner.node.input[0])
+        chain(importer, step, step.node.input[0], [lift], inner.node.input[0])
         handler(importer, inner)
         made = importer.values[inner.node.output[0]].example.shape
         lower = reshape(tuple(made[1:]), (made[1], made[3]))
-        _chain(importer, step, inner.node.output[0], [lower], step.node.output[0])
+        chain(importer, step, inner.node.output[0], [lower], step.node.output[0])
 
     return handle
 
@@ -160,9 +160,9 @@ def over_space(handler: Handler) -> Handler:
         del inner.node.input[1:]
         modules = over_dimensions(shape, kept[0], result, nn.Identity())
         place = next(i for i, module in enumerate(modules) if isinstance(module, nn.Identity))
-        _chain(importer, step, step.node.input[0], modules[:place], inner.node.input[0])
+        chain(importer, step, step.node.input[0], modules[:place], inner.node.input[0])
         handler(importer, inner)
-        _chain(importer, step, inner.node.output[0], modules[place + 1 :], step.node.output[0])
+        chain(importer, step, inner.node.output[0], modules[place + 1 :], step.node.output[0])
 
     return handle
 
@@ -175,7 +175,7 @@ def _between(step: Step, attributes: dict[str, Any]) -> Step:
     return Step(node, step.name, attributes)
 
 
-def _chain(importer: Importer, step: Step, source: str, modules: Sequence[nn.Module], result: str) -> None:
+def chain(importer: Importer, step: Step, source: str, modules: Sequence[nn.Module], result: str) -> None:
     """Let modules, one after the other, make one tensor of another; they bear the step's name."""
     names = [source, *(f"{result}.{i}" for i in range(len(modules)))]
     for module, (read, made) in zip(modules, pairwise(names), strict=True):

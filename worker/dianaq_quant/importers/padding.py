@@ -1,8 +1,12 @@
-"""ONNX operators that add zeros around a map, and that take a part of it."""
+"""ONNX operators that add zeros around a map or line, and that take a part of it."""
 
 from __future__ import annotations
 
+from torch import nn
+
+from dianaq_quant.importers.layout import chain
 from dianaq_quant.importers.step import Handler, Importer, Step
+from dianaq_quant.modules.layout import of_line
 from dianaq_quant.modules.structure import Pad2d, Slice2d
 
 
@@ -32,16 +36,20 @@ def pad(importer: Importer, step: Step) -> None:
     if not any(map(any, around)):
         importer.alias(step)
         return
-    if len(shape) != 4 or any(around[0]):
+    line = len(shape) == 3
+    if line:
+        around.insert(2, (0, 0))
+    if len(around) != 4 or any(around[0]):
         raise step.refuse(
-            f"padding {list(pads)} of a tensor (N, {', '.join(map(str, shape[1:]))}); of a map it would work"
+            f"padding {list(pads)} of a tensor (N, {', '.join(map(str, shape[1:]))}); of a map or line it would work"
         )
     (top, bottom), (left, right) = around[2], around[3]
-    importer.call(step, Pad2d((top, left, bottom, right), around[1]))
+    channels, length = shape[1] + sum(around[1]), shape[-1] + left + right
+    _call(importer, step, Pad2d((top, left, bottom, right), around[1]), (channels, length) if line else None)
 
 
 def slice_(importer: Importer, step: Step) -> None:
-    """Every n-th row or column of a map; attributes until opset 9, then inputs."""
+    """Every n-th row or column of a map, or value of a line; attributes until opset 9, then inputs."""
     shape = step.example(importer).shape
     starts, ends = ([*step.attributes[k]] if k in step.attributes else None for k in ("starts", "ends"))
     if starts is None or ends is None:
@@ -57,12 +65,25 @@ def slice_(importer: Importer, step: Step) -> None:
         importer.alias(step)
         return
     what = describe_taken(taken[1:], tuple(shape[1:]))
-    if taken[0] != range(shape[0]) or len(shape) != 4 or taken[1] != range(shape[1]) or not all(map(len, taken)):
+    line = len(shape) == 3
+    if line:
+        taken.insert(2, range(1))
+    whole = len(taken) == 4 and (taken[0], taken[1]) == (range(shape[0]), range(shape[1]))
+    if not whole or not all(map(len, taken)):
         raise step.refuse(f"it takes {what}; no core splits a tensor, one layer for each part would work")
     rows, columns = taken[2:]
     if min(rows.step, columns.step) < 1:
         raise step.refuse("it reverses the map's rows or columns; a step forward would work")
-    importer.call(step, Slice2d((rows.start, columns.start), (rows.step, columns.step), (len(rows), len(columns))))
+    module = Slice2d((rows.start, columns.start), (rows.step, columns.step), (len(rows), len(columns)))
+    _call(importer, step, module, (shape[1], len(columns)) if line else None)
+
+
+def _call(importer: Importer, step: Step, module: nn.Module, result: tuple[int, int] | None) -> None:
+    """A module of maps; of a line (C, L) as a map of height 1, where `result` is the shape (C, L) of what it makes."""
+    modules: tuple[nn.Module, ...] = (module,)
+    if result is not None:
+        modules = of_line(tuple(step.example(importer).shape[1:]), modules, result)
+    chain(importer, step, step.node.input[0], modules, step.node.output[0])
 
 
 def describe_taken(taken: list[range], shape: tuple[int, ...]) -> str:

@@ -9,15 +9,16 @@ from torch import Tensor, fx, nn
 
 from dianaq_quant.editors.lower.pointwise import POINTWISE
 from dianaq_quant.graph import Editor, Point, Rejection
-from dianaq_quant.graph.surgery import calls, insert_after, module_of
+from dianaq_quant.graph.surgery import calls, insert_after, module_of, set_module
 from dianaq_quant.modules.layout import Reorder
+from dianaq_quant.modules.structure import Affine
 
 
 class SinkReorders(Editor):
     """`f(P x) -> P f'(x)`: the constants of f', one per value, are those of f in the order of x."""
 
     def find(self, network: fx.GraphModule) -> Iterator[Point | Rejection]:
-        for node, _ in calls(network, *POINTWISE, nn.BatchNorm1d):
+        for node, _ in calls(network, *POINTWISE, Affine, nn.BatchNorm1d):
             if _order(network, node) is not None:
                 yield Point((node,))
 
@@ -28,6 +29,9 @@ class SinkReorders(Editor):
         module = module_of(network, node)
         if isinstance(module, nn.BatchNorm1d):
             _reorder(module, torch.argsort(order))
+        elif isinstance(module, Affine):
+            scale, shift = (v[torch.argsort(order)] if len(v) > 1 else v for v in (module.scale, module.shift))
+            set_module(network, node, Affine(scale, shift))
         former = node.all_input_nodes[0]
         new = insert_after(network, node, Reorder(order), str(former.target))
         new.meta = dict(former.meta)
