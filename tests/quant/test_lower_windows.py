@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import assume, given
@@ -14,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dianaq.errors import UnsupportedOperator
+from dianaq.inspection import inspect_model
 from dianaq_quant.importers import import_module
 from dianaq_quant.modules.structure import AvgPool2d, Conv2d, MaxPool2d
 
@@ -304,3 +307,30 @@ def test_padding_of_an_average_counts() -> None:
         lambda b: b.pool("AveragePool", pad(b, b.input, 1, 1, 1, 1), (3, 3), pads=(1, 0, 0, 0), count_include_pad=1)
     )
     assert modules(network.graph, AvgPool2d)[0].pads == (2, 1, 1, 1)
+
+
+def last(b: ModelBuilder, x: Tensor, *, first: bool = False) -> Tensor:
+    """Channels last; or, the other way round, first."""
+    order = (3, 1, 2) if first else (2, 3, 1)
+    return b.node("Transpose", [x], tuple(x.shape[i - 1] for i in order), perm=[0, *order])
+
+
+@pytest.mark.parametrize("shape", [(7, 6, 3), (7, 6, 1)])
+def test_padding_of_an_input_whose_channels_are_last(shape: tuple[int, ...], tmp_path: Path) -> None:
+    b = ModelBuilder(shape)
+    x = pad(b, b.node("Div", [b.input, b.constant(2.0)], shape), 2, 0, 1, 0, channels=(0, 1))
+    model = b.build(b.relu(b.conv(last(b, x, first=True), 4)))
+    network = same_as_onnx(model, shape)
+    assert kinds(network.graph) == ["Conv2d", "ReLU"]
+    assert modules(network.graph, Conv2d)[0].pads == (0, 2, 1, 1)
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    assert network.own is not None
+    assert inspect_model(tmp_path / "model.onnx").arrangement == network.own.arrangement
+
+
+def test_padding_of_maps_whose_channels_are_last() -> None:
+    def recipe(b: ModelBuilder) -> Tensor:
+        x = pad(b, b.relu(last(b, b.conv(b.input, 3))), 1, 0, 1, 0, channels=(1, 1))
+        return b.conv(last(b, x, first=True), 2)
+
+    assert kinds(of(recipe).graph) == ["Conv2d", "ReLU", "Conv2d"]

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import math
+
 from dianaq.inspection.arrangement import Shape, followed, inverse, permuted, reshaped, unchanged
 from dianaq.inspection.layout_rules import kept_axes, node_axes
 from dianaq.inspection.network import Network, Node, Shapes
@@ -46,8 +48,8 @@ def input_arrangement(network: Network, shapes: Shapes) -> Arrangement | None:
                 reached[node.outputs[0]] = moved
         elif (found := _read_as(node, shape, made, network)) is not None:
             return found
-        elif node.operator in POINTWISE:
-            reached[node.outputs[0]] = made
+        elif node.operator in POINTWISE or node.operator == "Pad":
+            reached[node.outputs[0]] = made  # of what is padded: the padding is moved behind what rearranges it
         elif node.operator in WINDOWED | REDUCING:
             return None  # it is read as the map it is
     return None
@@ -55,7 +57,8 @@ def input_arrangement(network: Network, shapes: Shapes) -> Arrangement | None:
 
 def _moved(node: Node, shape: Shape, made: Arrangement, shapes: Shapes) -> Arrangement | None:
     if node.operator != "Transpose":
-        return reshaped(shape, made, shapes[node.outputs[0]][1:])
+        after = shapes[node.outputs[0]][1:]
+        return reshaped(shape, made, after) if math.prod(after) == math.prod(shape) else None
     rank = len(made.shape) + 1
     return permuted(shape, made, [axis - 1 for axis in node.attributes.get("perm", range(rank))[1:]])
 

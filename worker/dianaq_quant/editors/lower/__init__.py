@@ -20,6 +20,7 @@ from dianaq_quant.editors.lower.merge_slices import MergeSlices
 from dianaq_quant.editors.lower.pad_into_readers import PadIntoReaders
 from dianaq_quant.editors.lower.pad_to_layer import PadToLayer
 from dianaq_quant.editors.lower.pool_before_rearranging import PoolBeforeRearranging
+from dianaq_quant.editors.lower.rearrange_before_padding import RearrangeBeforePadding
 from dianaq_quant.editors.lower.reorder_features import ReorderFeatures
 from dianaq_quant.editors.lower.sink_rearrangements import SinkRearrangements
 from dianaq_quant.editors.lower.sink_reorders import SinkReorders
@@ -29,9 +30,17 @@ from dianaq_quant.editors.lower.turn_windows import TurnWindows
 from dianaq_quant.graph import Editor, Repeated
 
 LAYOUTS: list[Editor | Repeated] = [
-    MergeRearrangements(),
+    Repeated((MergeRearrangements(), RearrangeBeforePadding())),
     LayInput(),
-    Repeated((MergeRearrangements(), SinkRearrangements(), TurnWindows(), PoolBeforeRearranging())),
+    Repeated(
+        (
+            MergeRearrangements(),
+            RearrangeBeforePadding(),
+            SinkRearrangements(),
+            TurnWindows(),
+            PoolBeforeRearranging(),
+        )
+    ),
     FlattenFirst(),
     Repeated((SinkReorders(), ReorderFeatures())),
     LayOutput(),
