@@ -272,6 +272,34 @@ def test_an_output_that_does_not_follow_from_the_input() -> None:
             simplified(model(nodes, {"c": np.ones(2, np.float32)}))
 
 
+def test_everything_gathered_in_its_order_is_a_reshape_and_reshapes_of_reshapes_are_one() -> None:
+    """As torch's exporter writes the pooling of one image in channels-last memory."""
+    nodes = [
+        node("ReduceMax", ["x"], ["pooled"], axes=[2, 3], keepdims=0),
+        node("Reshape", ["pooled", "row"], ["flat"]),
+        node("Gather", ["flat", "all"], ["map"]),
+        node("Reshape", ["map", "vector"], ["y"], name="last"),
+    ]
+    constants = {"row": ints(-1), "all": ints(0, 1, 2).reshape(1, 3, 1, 1), "vector": ints(1, 3)}
+    made = simplified(model(nodes, constants, batch=1))
+    assert [(n.op_type, n.name, n.input[0]) for n in made.graph.node] == [
+        ("ReduceMax", "ReduceMax_0", "x"),
+        ("Reshape", "last", "pooled"),
+    ]
+
+
+@pytest.mark.parametrize("indices", [(0, 2, 1), (0, 1), (0, 1, 2, 2)])
+def test_what_is_gathered_in_another_order_stays(indices: tuple[int, ...]) -> None:
+    made = simplified(model([node("Gather", ["x", "i"], ["y"], axis=1)], {"i": ints(*indices)}))
+    assert [n.op_type for n in made.graph.node] == ["Gather"]
+
+
+def test_a_reshape_that_copies_a_dimension_still_reads_it() -> None:
+    nodes = [node("Reshape", ["x", "a"], ["r"]), node("Reshape", ["r", "b"], ["y"])]
+    made = simplified(model(nodes, {"a": ints(2, 4, 12), "b": ints(0, 0, -1, 3)}))
+    assert [n.input[0] for n in made.graph.node] == ["x", "r"]
+
+
 @pytest.mark.parametrize("opset", [7, 8])
 def test_old_opsets(opset: int, tmp_path: Path) -> None:
     weights = {"w": RNG.normal(size=(2, 3, 3, 3)).astype(np.float32), "f": RNG.normal(size=(5, 8)).astype(np.float32)}

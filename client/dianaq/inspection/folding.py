@@ -71,7 +71,7 @@ class Folding:
         for index, name in enumerate(node.input):
             node.input[index] = self.renamed.get(name, name)
         inputs = [name for name in node.input if name]
-        if node.op_type in ("Shape", "Size") and (shape := self._shape(inputs[0])) is not None:
+        if node.op_type in ("Shape", "Size") and (shape := self.shape(inputs[0])) is not None:
             self._keep(node, (_shape_or_size(node, shape),))
             return True
         if node.op_type == "CastLike" and (kind := self._element_type(inputs[1])):
@@ -119,7 +119,8 @@ class Folding:
                 param=node.name,
             )
 
-    def _shape(self, name: str) -> tuple[int, ...] | None:
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """The shape of a tensor that was looked at; None where it is not known."""
         if name in self.constants:
             return self.constants[name].shape
         return _static_shape(self.types.get(name))

@@ -18,6 +18,7 @@ from dianaq.inspection.functions import written_out
 from dianaq.inspection.naming import node_names
 from dianaq.inspection.network import nodes_of, values
 from dianaq.inspection.operators import OLDEST_OPSET
+from dianaq.inspection.reshapes import merge_reshapes
 from dianaq.inspection.shapes import MAX_TENSOR_VALUES
 from dianaq.inspection.structure import check_wiring, graph_ends
 
@@ -56,6 +57,7 @@ def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
     left = [n for n in graph.node if n.op_type != "Constant" and (n.domain not in DEFAULT or not folding.take(n))]
     if sink.name in folding.constants or sink.name in folding.renamed:
         raise InvalidModel(f"output {sink.name!r} is a constant: it does not follow from the input", param=sink.name)
+    merge_reshapes(left, folding)
     kept = _needed(left, sink.name)
     read = {name for node in kept for name in node.input}
     computed = {name: folding.constants[name] for name in read & folding.constants.keys() - constants.keys()}
