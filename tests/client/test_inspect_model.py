@@ -188,7 +188,7 @@ BAD_MODELS = {
 }
 
 UNSUPPORTED = {
-    "operator": (_flat(node("Sin", ["x"], "act")), ["'act'", "Sin", "supported are", "Conv"]),
+    "operator": (_flat(node("Sin", ["x"], "act")), ["'act'", "Sin", "ReLU or ReLU6 would work"]),
     "unnamed": (_flat(node("Sin", ["x"], "act", name="")), ["'Sin_0'"]),
     "domain": (_flat(node("Gelu", ["x"], "act", domain="com.microsoft")), ["'act'", "Gelu", "com.microsoft"]),
     "conv 3-d": (

@@ -163,7 +163,7 @@ def test_behind_two_inputs_a_part_begins(tmp_path: Path) -> None:
 
 def test_what_a_part_holds_is_checked_as_a_network_is(tmp_path: Path) -> None:
     path = save(two_headed(), tmp_path)
-    with pytest.raises(UnsupportedOperator, match="'boxes': operator Sin"):
+    with pytest.raises(UnsupportedOperator, match=r"node 'boxes' \(Sin\): no core computes it"):
         inspect_model(path, part=part(to="boxes"))
     path = save(prepared(), tmp_path)
     with pytest.raises(InvalidModel, match="input 'pixels' is uint8"):

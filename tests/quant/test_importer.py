@@ -248,7 +248,7 @@ def features(b: ModelBuilder) -> Tensor:
 
 
 REFUSED: dict[str, tuple[Recipe, tuple[int, ...], str]] = {
-    "unknown": (lambda b: b.node("Sin", [b.input], MAP, "it"), MAP, "not supported; supported are Add, Average"),
+    "unknown": (lambda b: b.node("Sin", [b.input], MAP, "it"), MAP, "no core computes it; ReLU or ReLU6 would work"),
     "computed weight": (computed_operand("Conv", 1), MAP, "the weight and the bias must be constants"),
     "computed bias": (computed_operand("Conv", 2), MAP, "the weight and the bias must be constants"),
     "computed B": (computed_operand("Gemm", 1), (4,), "B and C must be constants"),

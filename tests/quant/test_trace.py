@@ -220,7 +220,7 @@ REFUSED: dict[str, tuple[nn.Module, str, str]] = {
     "GroupNorm": (nn.GroupNorm(2, 4), "GroupNorm", "BatchNorm2d would work"),
     "ConvTranspose2d": (nn.ConvTranspose2d(4, 4, 3), "ConvTranspose2d", "a convolution with stride 1 would work"),
     "parametrised": (weight_norm(conv()), "ParametrizedConv2d", "remove_parametrizations would work"),
-    "unknown": (Net(lambda m, x: torch.fft.fft(x).real), "fft_fft", "not supported; supported are convolutions"),
+    "unknown": (Net(lambda m, x: torch.fft.fft(x).real), "fft_fft", "a dataset of its results would work"),
     "reshape": (Net(lambda m, x: x.view(x.size(0), 8, -1)), ".view()", r"it makes \(8, 24\) of \(4, 6, 8\)"),
     "flatten from 2": (Net(lambda m, x: x.flatten(2)), ".flatten()", r"a flatten to one dimension, here 192, would"),
     "slice": (Net(lambda m, x: x[:, :2]), "getitem", r"it takes \(2, 6, 8\) out of \(4, 6, 8\)"),

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 
 import onnx
 
-from dianaq.errors import UnsupportedOperator
 from dianaq.inspection.elementwise import ARITY, Operation, Written, recognised
 from dianaq.inspection.network import Node, values
 from dianaq.inspection.operators import ACTIVATION_OPERATORS
-from dianaq.inspection.substitution import GATE, GATES
 from dianaq.schemas.resources import FinalActivation
 from dianaq.schemas.substitution import Activation
 
@@ -73,22 +71,6 @@ def _operations(nodes: Sequence[Node], constants: Mapping[str, onnx.TensorProto]
         if usual and node.attributes.keys() <= _ATTRIBUTES:
             inputs = tuple(operand(name) for name in node.inputs)
             yield Operation(node.name, node.operator, inputs, node.outputs[0], dict(node.attributes))
-
-
-def check_gates(found: Activations, nodes: Sequence[Node], constants: Mapping[str, onnx.TensorProto]) -> None:
-    """Refuse the gates of squeeze-and-excitation blocks, which no substitution helps.
-
-    Raises:
-        UnsupportedOperator: names the activation that multiplies another tensor.
-    """
-    gates = {node.outputs[0]: node for node in nodes if found.kinds.get(node.name) in GATES}
-    for node in nodes:
-        computed = [name for name in node.inputs if name not in constants]
-        if node.operator == "Mul" and node.name not in found.inner | found.written.keys() and len(computed) == 2:
-            for name in computed:
-                if name in gates:
-                    gate = gates[name]
-                    raise UnsupportedOperator(f"node {gate.name!r} ({gate.operator}): {GATE}", param=gate.name)
 
 
 def final_of(found: Activations, nodes: Sequence[Node], sink: str) -> FinalActivation | None:

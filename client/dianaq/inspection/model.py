@@ -12,10 +12,10 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from dianaq.errors import InvalidModel
-from dianaq.inspection.activations import activations_of, check_gates, final_of
+from dianaq.inspection.activations import activations_of, final_of
 from dianaq.inspection.constants import check_constants, constants_of
 from dianaq.inspection.formats import file_format
-from dianaq.inspection.network import Network, check_operators, nodes_of
+from dianaq.inspection.network import Network, nodes_of
 from dianaq.inspection.node_rules import check_node
 from dianaq.inspection.operators import LINEAR_OPERATORS
 from dianaq.inspection.own_layout import input_arrangement
@@ -25,6 +25,7 @@ from dianaq.inspection.shapes import infer_shapes
 from dianaq.inspection.simplify import opset_of, simplified
 from dianaq.inspection.structure import graph_ends
 from dianaq.inspection.training_mode import check_evaluation
+from dianaq.inspection.unsupported import check_kind, check_operators
 from dianaq.schemas.resources import ModelInfo, TensorInfo
 from dianaq.schemas.spec import NetworkPart
 
@@ -49,7 +50,7 @@ def inspect_model(
 
 def inspect_parsed(model: onnx.ModelProto, own: Collection[str] = ()) -> ModelInfo:
     """What a parsed file (or part of one) holds; `own` and errors as of `inspect_model`."""
-    model = simplified(model)
+    model = _simplified(model)
     network = _network(model, registered_operators() | {*own})
     _check_standard(model)
     check_evaluation(network)
@@ -95,14 +96,25 @@ def parse_model(path: str | os.PathLike[str], part: NetworkPart | None = None) -
     return model if part is None else cut(model, part)
 
 
+def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The simplified model; one that cannot be is called by what it is, rather than by what follows from that.
+
+    The states of a recurrent layer make further outputs, and tokens are integers.
+    """
+    try:
+        return simplified(model)
+    except InvalidModel:
+        check_kind(model)
+        raise
+
+
 def _network(model: onnx.ModelProto, own: frozenset[str]) -> Network:
     graph = model.graph
     nodes = nodes_of(graph)
     constants = constants_of(graph, nodes)
     source, sink = graph_ends(graph)
     found = activations_of(nodes, constants, sink.name, own)
-    check_gates(found, nodes, constants)
-    check_operators((node for node in nodes if node.name not in found.inner | found.written.keys()), own)
+    check_operators(nodes, constants.keys(), found, own)
     check_constants(nodes, constants)
     return Network(opset_of(model), nodes, constants, source, sink, found, own)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -109,30 +109,3 @@ def nodes_of(graph: onnx.GraphProto) -> tuple[Node, ...]:
         )
         for name, node in zip(node_names(graph), graph.node, strict=True)
     )
-
-
-def check_operators(nodes: Iterable[Node], own: Collection[str]) -> None:
-    """Refuse a graph of operators that have no counterpart on the chip.
-
-    Args:
-        own: operators that installed packages bring (`own_operators`).
-
-    Raises:
-        UnsupportedOperator: names the first node whose operator or domain is not supported.
-    """
-    for node in nodes:
-        if node.operator in own:
-            continue
-        domain, _, operator = node.operator.rpartition(".")
-        if domain:
-            raise UnsupportedOperator(
-                f"node {node.name!r}: operator {operator} comes from the domain {domain!r}; only operators of the "
-                "default ONNX domain are supported, and those that an installed package brings",
-                param=node.name,
-            )
-        if operator not in SUPPORTED_OPERATORS:
-            raise UnsupportedOperator(
-                f"node {node.name!r}: operator {operator} is not supported; "
-                f"supported are {', '.join(SUPPORTED_OPERATORS)}",
-                param=node.name,
-            )

@@ -13,11 +13,7 @@ RANKING: frozenset[TaskName] = frozenset({"classification"})
 """Tasks that ask which of the outputs is the largest: a Sigmoid at the end does not change it."""
 
 GATES = ("sigmoid", "hardsigmoid")
-
-GATE = (
-    "it is the gate of a squeeze-and-excitation block: it multiplies another tensor, and no core multiplies two; a "
-    "network without these blocks would work, and no substitution does"
-)
+"""What the gates of squeeze-and-excitation blocks are."""
 
 _NAMED = 3
 """Nodes named per kind."""

@@ -13,6 +13,7 @@ from dianaq.inspection.constants import constants_of
 from dianaq.inspection.model import parse_model
 from dianaq.inspection.network import nodes_of
 from dianaq.inspection.simplify import simplified
+from dianaq.inspection.unsupported import check_operators, refuse
 from dianaq.schemas.spec import NetworkPart
 from dianaq_quant.graph.shapes import record_shapes
 from dianaq_quant.graph.surgery import input_node
@@ -21,7 +22,7 @@ from dianaq_quant.importers.finish import Wishes, edits_by_layer, finish
 from dianaq_quant.importers.lowering import assembled, lowered
 from dianaq_quant.importers.network import Network
 from dianaq_quant.importers.operators import HANDLERS
-from dianaq_quant.importers.refusals import refuse_raw
+from dianaq_quant.importers.raw import left_raw
 from dianaq_quant.importers.step import Importer, Step, Value
 
 
@@ -42,7 +43,9 @@ def import_onnx(path: Path, wishes: Wishes | None = None, part: NetworkPart | No
     own = wishes.all_operators().handlers
     model = simplified(parse_model(path, part))
     nodes = nodes_of(model.graph)
-    found = activations_of(nodes, constants_of(model.graph, nodes), model.graph.output[0].name, own)
+    constants = constants_of(model.graph, nodes)
+    found = activations_of(nodes, constants, model.graph.output[0].name, own)
+    check_operators(nodes, constants.keys(), found, own.keys())
     importer = Importer(model)
     (source,) = model.graph.input
     batch, *shape = (d.dim_value for d in source.type.tensor_type.shape.dim)
@@ -52,12 +55,10 @@ def import_onnx(path: Path, wishes: Wishes | None = None, part: NetworkPart | No
             continue
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         step = Step(node, node.name, attributes)
-        handler = own.get(operator) or HANDLERS.get(operator)
         if node.name in found.written:
             written(importer, step, found.written[node.name])
-        elif handler is None:
-            raise step.refuse(f"not supported; supported are {', '.join(sorted(HANDLERS))}")
         else:
+            handler = own.get(operator) or HANDLERS[operator]
             handler(importer, step)
     sink = model.graph.output[0].name
     importer.graph.output(importer.values[sink].node)
@@ -69,7 +70,7 @@ def import_onnx(path: Path, wishes: Wishes | None = None, part: NetworkPart | No
     edits = edits_by_layer(network, wishes.editors)
     record_shapes(network, tuple(shape))
     low = lowered(network)
-    refuse_raw(network)
+    refuse(left_raw(network))
     network = assembled(network)
     importer.notes += [f"{edit.node}: {edit.note}" for edit in low.edits if edit.note and edit.applied]
     imported = Network(

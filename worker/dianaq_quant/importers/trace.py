@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 import keyword
-import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,19 +12,18 @@ import torch
 from torch import Tensor, fx, nn
 
 from dianaq.errors import InvalidModel
-from dianaq.inspection.substitution import GATE, GATES
+from dianaq.inspection.unsupported import refuse
 from dianaq_quant.editors.canonicalise import TRACED
 from dianaq_quant.editors.canonicalise.remove_identities import ACTIVE
-from dianaq_quant.editors.canonicalise.traced_call import Call, key_of, operation
+from dianaq_quant.editors.canonicalise.traced_call import Call
 from dianaq_quant.graph.surgery import input_node, module_of
 from dianaq_quant.importers.finish import Wishes, edits_by_layer, finish
 from dianaq_quant.importers.lowering import assembled, lowered
-from dianaq_quant.importers.network import CANONICAL, Network
+from dianaq_quant.importers.network import Network
 from dianaq_quant.importers.own import Operators, ReadOwn, is_own
 from dianaq_quant.importers.recording import record
-from dianaq_quant.importers.refusals import RAW, raw_reason, reason
+from dianaq_quant.importers.unsupported import check_kind, check_modules, unsupported
 from dianaq_quant.modules import structure
-from dianaq_quant.modules.activations import KINDS
 from dianaq_quant.modules.layout import rearrange
 from dianaq_quant.modules.structure import AvgPool2d, Conv2d, GlobalAvgPool2d, MaxPool2d
 
@@ -58,12 +56,14 @@ def import_module(module: nn.Module, input_shape: tuple[int, ...], wishes: Wishe
         whole = _Whole(copy.deepcopy(module).cpu().eval())
         graph = _Tracer(operators).trace(whole)
     except Exception as error:  # whatever the user's forward raises
+        check_modules(module, operators)
         raise InvalidModel(
             f"torch.fx cannot trace {type(module).__name__}: {str(error).splitlines()[0] if str(error) else error!r}; "
             "a forward whose Python control flow does not depend on the tensors' values or shapes can be traced"
         ) from error
     _name_layers(graph, type(module).__name__)
     network = fx.GraphModule(_renamed(whole, graph), graph)
+    check_kind(network, operators)
     record(network, input_shape)
     probe = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -197,11 +197,12 @@ def _assembled(network: fx.GraphModule) -> fx.GraphModule:
     Raises:
         UnsupportedOperator: an operation has no counterpart among the canonical modules.
     """
+    refuse(unsupported(network))
     for node in network.graph.nodes:
         if node.op == "output":
             _only_output(network, node)
         elif node.op != "placeholder":
-            _canonical(network, node)
+            _check_ranks(network, node)
     return assembled(network)
 
 
@@ -214,27 +215,15 @@ def _only_output(network: fx.GraphModule, node: fx.Node) -> None:
         raise InvalidModel(f"the module returns a {what}; one tensor is accepted", param="output")
 
 
-def _canonical(network: fx.GraphModule, node: fx.Node) -> None:
-    """Raises `UnsupportedOperator` unless a node calls a canonical module, or an activation that may become one."""
-    call = Call(network, node)
-    module = module_of(network, node)
-    if isinstance(module, RAW):
-        raise call.refuse(raw_reason(node, module))
-    if module is None or type(module) not in CANONICAL | KINDS.keys():
-        gates = [source for source in node.all_input_nodes if _is_gate(network, source)]
-        if gates and key_of(network, node) in (operator.mul, torch.mul, "mul"):
-            raise Call(network, gates[0]).refuse(GATE)
-        raise call.refuse(reason(operation(network, node)))
+def _check_ranks(network: fx.GraphModule, node: fx.Node) -> None:
+    """Raises `UnsupportedOperator` unless the module that a node calls takes inputs of these ranks."""
+    call, module = Call(network, node), module_of(network, node)
+    assert module is not None, "the others were refused"
     for source, ranks in zip(node.args, _ranks(module), strict=False):
         if len(call.shape(source)) not in ranks:
             wanted = " or ".join({1: "a vector", 3: "a map (C, H, W)"}[rank] for rank in ranks)
             hint = "; flatten it first" if ranks == (1,) else ""
             raise call.refuse(f"its input must be {wanted} per sample, its shape is {call.shape(source)}{hint}")
-
-
-def _is_gate(network: fx.GraphModule, node: fx.Node) -> bool:
-    kind = KINDS.get(type(module_of(network, node)))  # type: ignore[arg-type]  # None's class is none of them
-    return kind in GATES
 
 
 def _ranks(module: nn.Module) -> Iterator[tuple[int, ...]]:

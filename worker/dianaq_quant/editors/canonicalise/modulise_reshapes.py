@@ -41,7 +41,8 @@ def is_reshape(network: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a node gives the values it reads, in their order, in another shape."""
     if node.op not in ("call_function", "call_method", "call_module") or "shape" not in node.meta:
         return False
-    return key_of(network, node) in _KEYS
+    one_of_several = node.target is operator.getitem and "shape" not in _source(node).meta  # of `chunk`, of an LSTM
+    return key_of(network, node) in _KEYS and not one_of_several
 
 
 def unreshaped(network: fx.GraphModule, node: fx.Node) -> fx.Node:
