@@ -285,7 +285,7 @@ def test_refuses_what_the_chip_cannot_compute(tmp_path: Path, case: str) -> None
     ("data", "words"),
     [
         (b"", "empty"),
-        (b"not a model at all", "not ONNX"),
+        (b"\x08\x09not a model at all", "not ONNX"),
         (b"\x00" * 100, "not ONNX"),
         (b"PK\x03\x04 a checkpoint", "holds weights"),
         (classifier().SerializeToString()[:-40], "truncated"),

@@ -14,6 +14,7 @@ from dianaq_quant import pipeline
 ZOO = ("--zoo", "resnet8", "--input-shape", "3", "8", "8", "--classes", "10")
 RANDOM = (*ZOO, "--epochs", "float=1")
 STATE_DICT = b"PK\x03\x04 looked into by the job"
+HEADER = b"\x10\0\0\0\0\0\0\0{ and so on"
 
 
 class Runs(list[dict[str, Any]]):
@@ -28,7 +29,12 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
     runs = Runs()
     monkeypatch.setattr(pipeline, "run", runs)
     monkeypatch.chdir(tmp_path)
-    for name, content in (("net.onnx", b"\x08\x09 a network"), ("best.pt", STATE_DICT), ("data.npz", b"PK")):
+    for name, content in (
+        ("net.onnx", b"\x08\x09 a network"),
+        ("best.pt", STATE_DICT),
+        ("data.npz", b"PK"),
+        ("best.safetensors", HEADER),
+    ):
         Path(name).write_bytes(content)
     Path("earlier/checkpoints").mkdir(parents=True)
     Path("earlier/checkpoints/float.pt").write_bytes(b"checkpoint")
@@ -97,7 +103,7 @@ def test_an_interrupt_says_what_is_left(
     [
         ((), "no network is given"),
         (("none.onnx",), "no such file: none.onnx"),
-        (("best.pt",), "holds weights (pytorch), not a network"),
+        (("best.safetensors",), "holds weights (safetensors), not a network"),
         (("net.onnx", *ZOO), "the weights of resnet8 must be safetensors"),
         (ZOO, "model.weights is missing"),
         (("net.onnx", "--start-from", "earlier"), "start_from"),

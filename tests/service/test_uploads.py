@@ -159,6 +159,7 @@ def test_weights(api: Api, content: bytes, tensors: int) -> None:
         (safetensors(length=2**39), "header has 549,755,813,888 bytes"),
         (safetensors("F16"), "'w' is 'F16'"),
         (b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00ls\x85R.", "is a pickle"),
+        (b"\x1c\0\0\0TFL3\x14\0\x20\0", "tf2onnx.convert --tflite"),
     ],
 )
 def test_bad_weights_leave_nothing(api: Api, content: bytes, words: str) -> None:

@@ -15,9 +15,20 @@ import yaml
 from dianaq.errors import InvalidSpec
 from dianaq.inspection.formats import file_format
 from dianaq.inspection.interface import check_kind
+from dianaq.inspection.weights import inspect_weights
 from dianaq.schemas.events import ITERATIONS
 from dianaq.schemas.recipe import Preset, Recipe, merge
-from dianaq.schemas.spec import SCHEDULING, Device, InputKind, JobSpec, OutputKind, Priority, TaskName, parse_spec
+from dianaq.schemas.spec import (
+    SCHEDULING,
+    Device,
+    InputKind,
+    JobSpec,
+    OutputKind,
+    Priority,
+    TaskName,
+    ZooModel,
+    parse_spec,
+)
 from dianaq.schemas.substitution import ACTIVATIONS, REPLACEMENTS
 from dianaq.schemas.zoo import Architecture
 
@@ -144,7 +155,10 @@ def check_model_file(spec: JobSpec, path: Path | None) -> None:
         InvalidModel: the file is that, is no model at all, or cannot be read.
     """
     if path is not None:
-        check_kind(spec, file_format(path))
+        format = file_format(path)
+        if format == "pytorch" and not isinstance(spec.model, ZooModel):
+            inspect_weights(path)  # a pickled module, which looks like weights at first sight, is called one
+        check_kind(spec, format)
 
 
 def _network(args: argparse.Namespace, from_file: Any, upload: str | None) -> str | dict[str, Any]:

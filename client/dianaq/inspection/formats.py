@@ -9,15 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 from dianaq.errors import InvalidModel
+from dianaq.inspection.foreign import EXPORT, FOLDER, HEAD_BYTES, SAVE_STATE_DICT, foreign
 
 Format = Literal["onnx", "safetensors", "pytorch"]
 
 MAX_BYTES = 80 * 2**20
 """What 16 Mi float32 parameters take, and a quarter more for what is around them."""
-
-HEAD_BYTES = 16
-
-SAVE_STATE_DICT = "save the weights alone with torch.save(network.state_dict(), path), or as safetensors"
 
 _ZIP = b"PK"
 _PICKLE = b"\x80"
@@ -51,12 +48,14 @@ def file_format(path: str | os.PathLike[str]) -> Format:
     """The format of a model or weights file at first sight; everything unknown passes for ONNX.
 
     Raises:
-        InvalidModel: the file is missing, empty or too large, or it is a pickle.
+        InvalidModel: the file is missing, empty or too large, or it is a pickle, or of another format that is known.
     """
     try:
         with Path(path).open("rb") as file:
             head = file.read(HEAD_BYTES)
             size = os.fstat(file.fileno()).st_size
+    except IsADirectoryError:
+        raise InvalidModel(FOLDER) from None
     except OSError as error:
         raise InvalidModel(f"the model file cannot be read: {error.strerror}") from None
     if not head:
@@ -65,11 +64,12 @@ def file_format(path: str | os.PathLike[str]) -> Format:
         raise InvalidModel(f"the model file has {size:,} bytes; at most {MAX_BYTES:,} are accepted")
     if head.startswith(_PICKLE):
         raise InvalidModel(
-            f"the file is a pickle, whose reading could run anything; with PyTorch 1.6 or newer, {SAVE_STATE_DICT}"
+            f"the file is a pickle, whose reading could run anything; with PyTorch 1.6 or newer, {SAVE_STATE_DICT}; a "
+            f"whole network is given as ONNX: {EXPORT} makes it"
         )
-    if head.startswith(_ZIP):
-        return "pytorch"
     # A header of JSON after its length in 8 bytes, the upper ones of which are zero for every file below a terabyte.
     if head[5:9] == b"\0\0\0{":
         return "safetensors"
-    return "onnx"
+    if what := foreign(head, path):
+        raise InvalidModel(what)
+    return "pytorch" if head.startswith(_ZIP) else "onnx"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dianaq.errors import InvalidModel, InvalidSpec, from_problem
+from dianaq.inspection.foreign import EXPORT
 from dianaq.inspection.formats import Format
 from dianaq.schemas.resources import Arrangement, FinalActivation, ModelInfo, TensorInfo, WeightsInfo
 from dianaq.schemas.spec import JobSpec, ZooModel
@@ -85,7 +86,7 @@ def check_kind(spec: JobSpec, file: Format | None) -> None:
         if file != "onnx":
             raise InvalidModel(
                 f"the model file holds weights ({file}), not a network; name the architecture: "
-                "model {architecture, input_shape, classes, weights} or --zoo, or export the network as ONNX",
+                f"model {{architecture, input_shape, classes, weights}} or --zoo; or export it: {EXPORT} makes ONNX",
                 param="model",
             )
     elif file == "onnx":

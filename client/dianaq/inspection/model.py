@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from dianaq.errors import InvalidModel
 from dianaq.inspection.activations import activations_of, final_of
 from dianaq.inspection.constants import check_constants, constants_of
+from dianaq.inspection.foreign import EXPORT
 from dianaq.inspection.formats import file_format
 from dianaq.inspection.network import Network, nodes_of
 from dianaq.inspection.node_rules import check_node
@@ -83,8 +84,8 @@ def parse_model(path: str | os.PathLike[str], part: NetworkPart | None = None) -
     format = file_format(path)
     if format != "onnx":
         raise InvalidModel(
-            f"the file holds weights ({format}), not a network; name its architecture in the zoo, or export the "
-            "network with torch.onnx.export"
+            f"the file holds weights ({format}), not a network; name its architecture in the zoo, or export it: "
+            f"{EXPORT} makes ONNX"
         )
     model = onnx.ModelProto()
     try:

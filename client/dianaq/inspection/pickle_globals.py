@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickletools
 
 from dianaq.errors import InvalidModel
-from dianaq.inspection.formats import SAVE_STATE_DICT
+from dianaq.inspection.foreign import EXPORT, SAVE_STATE_DICT
 
 _TENSORS = frozenset(
     {
@@ -23,6 +23,10 @@ _UNNAMED = frozenset({"STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"})
 """Opcodes whose class is not written beside them. torch.save does not write them by default."""
 
 
+_MODULE = b"X\x08\x00\x00\x00_modules"
+"""The opcode BINUNICODE with the attribute in which every torch.nn.Module has its parts."""
+
+
 def check_globals(pickle: bytes) -> None:
     """Refuse a pickle of anything but dense float32 tensors and plain values.
 
@@ -30,6 +34,12 @@ def check_globals(pickle: bytes) -> None:
         InvalidModel: names what the pickle holds instead, and how to save weights.
     """
     try:
+        # Reading it would find classes first, which say less.
+        if _MODULE in pickle:
+            raise InvalidModel(
+                f"the file holds a pickled module, whose reading could run anything; as a network, {EXPORT} makes ONNX "
+                f"of it; for one of the zoo, {SAVE_STATE_DICT}"
+            )
         for opcode, argument, _ in pickletools.genops(pickle):
             if opcode.name in _UNNAMED:
                 raise InvalidModel(

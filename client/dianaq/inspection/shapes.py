@@ -58,10 +58,13 @@ def _first_cause(error: Exception) -> str:
 
 
 def _refuse_large(network: Network, shapes: Mapping[str, Shape]) -> None:
+    read = {network.output.name, *(name for node in network.nodes for name in node.inputs)}
     for node in network.nodes:
         for name in filter(None, node.outputs):
             if name in network.constants:
                 continue
+            if name not in shapes and name not in read:
+                continue  # such as the mask of a Dropout, of which exporters of old opsets write the name
             if name not in shapes:
                 raise InvalidModel(
                     f"node {node.name!r} ({node.operator}): the shape of its output cannot be determined",

@@ -12,11 +12,10 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-import zlib
 from pathlib import Path
 
 from dianaq.errors import InvalidModel
-from dianaq.inspection.formats import SAVE_STATE_DICT
+from dianaq.inspection.foreign import BROKEN_ZIP, SAVE_STATE_DICT
 from dianaq.inspection.pickle_globals import check_globals
 from dianaq.schemas.resources import WeightsInfo
 
@@ -34,9 +33,6 @@ _SMALL = frozenset({"version", "byteorder", ".format_version", ".storage_alignme
 _SMALL_BYTES = 256
 """Each of those is a number or a word."""
 
-_BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
-"""What zipfile raises for damaged or encrypted members, and for names and numbers that it cannot read."""
-
 
 def inspect_pytorch(path: str | os.PathLike[str]) -> WeightsInfo:
     """What a PyTorch file holds, as far as that shows without unpickling; every byte was checked against its CRC.
@@ -53,7 +49,7 @@ def inspect_pytorch(path: str | os.PathLike[str]) -> WeightsInfo:
             check_globals(_content(archive, members["data.pkl"]))
             for info in members.values():
                 _check_crc(archive, info)
-    except _BROKEN_ZIP as error:
+    except BROKEN_ZIP as error:
         raise InvalidModel(f"the zip archive is damaged or truncated: {error}") from None
     if byteorder != b"little":
         raise InvalidModel(
@@ -77,8 +73,6 @@ def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
     for info in infos:
         _check_stored(info)
         name = info.filename.removeprefix(f"{roots[0]}/")
-        if name in ("constants.pkl", "archive_format") or name.startswith(("code/", "models/")):
-            raise InvalidModel(f"the file holds a program (member {info.filename!r:.80}); {SAVE_STATE_DICT}")
         known = name == "data.pkl" or name in _SMALL or _STORAGE.fullmatch(name)
         if not known or name == info.filename or name in found:
             raise InvalidModel(
