@@ -264,3 +264,26 @@ def test_pixels_are_stored_as_bytes() -> None:
         check_fit(job, model(), dataset(dtype="float32"))
     assert caught.value.param == "interface.input"
     check_fit(spec(interface={"input": "int8", "output": "int8"}), model(), dataset(dtype="float32"))
+
+
+NODES = ("conv", "relu", "join", "fc")
+
+
+@pytest.mark.parametrize("pattern", ["conv", "re*", "?oin", "input", "fc_identity", "*"])
+def test_a_rule_of_quantisers_may_be_for_whatever_a_network_computes(pattern: str) -> None:
+    rule = {"layers": pattern, "activations": {"range": {"bitwidth": 4, "signed": True}}}
+    made = model().model_copy(update={"nodes": NODES})
+    check_fit(spec(recipe={"quantisers": {"rules": [rule]}}), made, dataset())
+
+
+def test_a_rule_of_quantisers_that_names_no_layer_is_refused_with_suggestions() -> None:
+    given = {"activations": {"range": {"bitwidth": 4, "signed": True}}}
+    job = spec(recipe={"quantisers": {"rules": [given, {"layers": "cnov", **given}]}})
+    with pytest.raises(
+        InvalidSpec, match=r"rules\.1 is for 'cnov', which is no layer .* did you mean 'conv'\? It has 4 layers"
+    ) as caught:
+        check_fit(job, model().model_copy(update={"nodes": NODES}), dataset())
+    assert caught.value.param == "recipe.quantisers.rules.1.layers"
+    check_fit(job, model(), dataset())  # what an earlier version inspected does not say
+    later = job.model_copy(update={"start_from": "job_1/hardware_mapped"})  # by then no quantiser is chosen
+    check_fit(later, model().model_copy(update={"nodes": NODES}), dataset())

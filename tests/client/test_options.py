@@ -91,7 +91,7 @@ def test_an_empty_file_changes_nothing(recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("sed: 3", ["unknown key 'sed'", "seed"]),
+        ("sed: 3", ["unknown key 'sed': did you mean 'seed' below recipe?"]),
         ("recipe: {}\nseed: 3", ["unknown key 'seed'", "preprocessing"]),
         ("recipe: {sed: 3}", ["recipe.sed"]),
         ("recipe: 5", ["recipe"]),

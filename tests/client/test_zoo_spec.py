@@ -77,7 +77,7 @@ def test_the_autoencoder_has_no_classes() -> None:
         ({"width": 0}, "model.width", ["greater than 0"]),
         ({"width": 4.5}, "model.width", ["less than or equal to 4"]),
         ({"weights": ""}, "model.weights", ["at least 1 item"]),
-        ({"depth": 3}, "model.depth", ["Extra inputs"]),
+        ({"depth": 3}, "model.depth", ["there is no such field; did you mean 'width'?"]),
     ],
 )
 def test_refuses_networks_that_cannot_be(change: dict[str, Any], param: str, words: list[str]) -> None:

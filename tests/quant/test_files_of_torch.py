@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dianaq.errors import InvalidModel, UnsupportedOperator
-from dianaq.inspection import inspect_upload, inspect_weights
+from dianaq.inspection import inspect_model, inspect_upload, inspect_weights
 from dianaq_quant.importers import import_onnx
 from dianaq_quant.importers.weights import load_weights
 
@@ -117,7 +117,7 @@ def test_an_export_in_training_mode_says_eval_which_is_taken(tmp_path: Path, mod
     torch.onnx.export(model.train(), (X,), path, opset_version=opset, **TRAINING)
     model.eval()
     with pytest.raises(UnsupportedOperator, match=r"training mode; export the model after model\.eval\(\)"):
-        inspect_upload(path)
+        inspect_model(path)
     torch.onnx.export(model, (X,), path, opset_version=opset, dynamo=False)
     same(path, model)
 
@@ -125,5 +125,5 @@ def test_an_export_in_training_mode_says_eval_which_is_taken(tmp_path: Path, mod
 def test_a_dropout_of_old_opsets_is_the_identity_whatever_mode_it_was_exported_in(tmp_path: Path) -> None:
     model, path = Dropped(), tmp_path / "net.onnx"
     torch.onnx.export(model.train(), (X,), path, opset_version=9, **TRAINING)
-    assert inspect_upload(path)
+    inspect_model(path)
     same(path, model.eval())

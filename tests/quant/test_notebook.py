@@ -275,6 +275,17 @@ def test_an_impossible_mapping_names_the_layer(tmp_path: Path) -> None:
     assert caught.value.param == "mapping.layers.head"
 
 
+@pytest.mark.parametrize("zoo", [True, False])
+def test_a_rule_that_names_no_layer_is_refused_before_anything_is_trained(tmp_path: Path, zoo: bool) -> None:
+    made = ZooModel(architecture="resnet8", input_shape=(3, 8, 8), classes=10) if zoo else module()
+    rule = {"layers": "haed", "weights": {"range": {"bitwidth": 4, "signed": True}}}
+    recipe = {"float": {"epochs": 1}, "quantisers": {"rules": [rule]}}
+    seen: list[Any] = []
+    with pytest.raises(InvalidSpec, match=r"rules\.0 is for 'haed', which is no layer .* did you mean '"):
+        quantise(made, arrays(), tmp_path / "out", input_shape=(3, 8, 8), recipe=recipe, emit=seen.append)
+    assert {getattr(event, "stage", None) for event in seen} <= {"import", None}
+
+
 def test_binary_weights_are_signs_to_the_end(tmp_path: Path) -> None:
     binary = {"weights": {"range": "binary", "function": "binary"}}
     network = module()

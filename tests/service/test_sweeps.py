@@ -90,7 +90,7 @@ def test_any_field_can_be_swept(api: Api) -> None:
         ({"recipe": [{}], "recipe.seed": [1]}, "recipe.seed, which is a part of it"),
         ({"recipe.seed": list(range(MAX_JOBS + 1))}, f"has 257 points (257); a sweep has at most {MAX_JOBS} jobs"),
         ({"recipe.seed": [0, -1]}, "point 2 of 2 (recipe.seed: -1): recipe.seed: "),
-        ({"recipe.sede": [1]}, "recipe.sede: Extra inputs are not permitted"),
+        ({"recipe.sede": [1]}, "recipe.sede: there is no such field; did you mean 'seed'? (got 1)"),
         ({"dataset.x": [1]}, "grid sets dataset.x, but what the job has at dataset is 'dat_"),
         (
             {"mapping.layers": [{}, {"conv9": "digital"}]},

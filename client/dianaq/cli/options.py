@@ -6,6 +6,7 @@ A job starts from a preset; a YAML file overrides it; options override both.
 from __future__ import annotations
 
 import argparse
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -188,11 +189,20 @@ def read_recipe(path: Path) -> dict[str, Any]:
     for key in data:
         if key not in known:
             raise InvalidSpec(
-                f"{path} holds the unknown key {key!r}; a job specification takes {', '.join(_SPEC_KEYS)}, "
-                f"a recipe {', '.join(_RECIPE_KEYS)}",
+                f"{path} holds the unknown key {key!r}{_meant(str(key))}; a job specification takes "
+                f"{', '.join(_SPEC_KEYS)}, a recipe {', '.join(_RECIPE_KEYS)}",
                 param=str(key),
             )
     return data if known is _SPEC_KEYS else {"recipe": data}
+
+
+def _meant(key: str) -> str:
+    """The key that is nearest to an unknown one. Keys of a recipe stand below `recipe` where others stand beside."""
+    close = difflib.get_close_matches(key, (*_SPEC_KEYS, *_RECIPE_KEYS), 1)
+    if not close:
+        return ""
+    below = " below recipe" if close[0] in _RECIPE_KEYS else ""
+    return f": did you mean {close[0]!r}{below}?"
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from fnmatch import fnmatchcase
 from typing import Literal
 
 from dianaq.errors import InvalidDataset, InvalidModel, InvalidSpec
 from dianaq.inspection.arrangement import keeps_order, unchanged
 from dianaq.inspection.fit_labels import check_class_numbers, check_numbers
+from dianaq.inspection.fit_names import check_mapping, check_rules
 from dianaq.inspection.interface import Interface, Own, interface
 from dianaq.inspection.substitution import check_substitution
 from dianaq.schemas.events import ITERATIONS
@@ -90,7 +89,10 @@ def check_interface(spec: JobSpec, model: Interface, dataset: DatasetInfo) -> No
     _check_normalisation(spec, model.taken, sample)
     _check_pixels(spec, dataset)
     _check_training(spec, model.taken, dataset)
-    _check_layer_names(spec, model)
+    if model.layers is not None:  # else a network of the zoo, whose layers the job knows
+        check_mapping(spec, model.layers)
+    if model.nodes is not None:
+        check_rules(spec, model.nodes)
 
 
 def _check_normalisation(spec: JobSpec, target: Shape, sample: Shape) -> None:
@@ -204,17 +206,4 @@ def _check_training(spec: JobSpec, target: Shape, dataset: DatasetInfo) -> None:
                 f"recipe.{iteration}.augmentation.{name} is {getattr(training.augmentation, name)}, {why}; "
                 f"the model's input has the shape {target}",
                 param=f"recipe.{iteration}.augmentation.{name}",
-            )
-
-
-def _check_layer_names(spec: JobSpec, model: Interface) -> None:
-    if model.layers is None:  # a network of the zoo, whose layers the job knows
-        return
-    for name in spec.mapping.layers:
-        if not any(name == layer or fnmatchcase(layer, name) for layer in model.layers):
-            close = difflib.get_close_matches(name, model.layers) or model.layers[:3]
-            raise InvalidSpec(
-                f"mapping.layers names {name!r}, which is no layer of the model, nor a pattern of one; did you mean "
-                f"{', '.join(map(repr, close))}? It has {len(model.layers)} layers",
-                param=f"mapping.layers.{name}",
             )

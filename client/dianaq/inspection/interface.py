@@ -22,10 +22,11 @@ class Own:
 
 @dataclass(frozen=True)
 class Interface:
-    """Input and output of a network, and the names of its linear layers; None where only the job knows them.
+    """Input and output of a network, the names of its linear layers, and those of all that it computes.
 
-    `arrangement` makes of its input what the quantised network takes, where that is something else.
-    `substitutable` and `final` are as in `ModelInfo`, and empty for a network whose import has seen to that.
+    `arrangement` makes of its input what the quantised network takes, where that is something else. The names are None
+    where only the job knows them. `substitutable` and `final` are as in `ModelInfo`, and empty for a network whose
+    import has seen to that.
     """
 
     input: TensorInfo
@@ -34,6 +35,7 @@ class Interface:
     substitutable: Mapping[str, str] = field(default_factory=dict)
     final: FinalActivation | None = None
     arrangement: Arrangement | None = None
+    nodes: tuple[str, ...] | None = None
 
     @property
     def taken(self) -> tuple[int, ...]:
@@ -63,7 +65,8 @@ def interface(spec: JobSpec, file: ModelInfo | WeightsInfo | None) -> Interface:
         assert isinstance(file, ModelInfo)
         if file.refusal is not None:
             raise from_problem(file.refusal)
-        return Interface(file.input, file.output, file.layers, file.substitutable, file.final, file.arrangement)
+        nodes = file.nodes or None  # which what was inspected by an earlier version does not say
+        return Interface(file.input, file.output, file.layers, file.substitutable, file.final, file.arrangement, nodes)
     if spec.task == "classification" and zoo.classes is None:
         raise InvalidSpec(
             f"task is 'classification', but the {zoo.architecture} gives its input back; take another architecture",

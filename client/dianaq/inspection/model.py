@@ -68,6 +68,7 @@ def inspect_parsed(model: onnx.ModelProto, own: Collection[str] = ()) -> ModelIn
         output=TensorInfo(name=network.output.name, shape=shapes[network.output.name][1:]),
         operators=dict(sorted(Counter(node.operator for node in network.nodes).items())),
         layers=tuple(node.name for node in network.nodes if node.operator in LINEAR_OPERATORS),
+        nodes=tuple(node.name for node in network.nodes if node.operator not in ("Identity", "Dropout")),
         parameters=sum(math.prod(tensor.dims) for tensor in graph.initializer),
         substitutable=dict(found.kinds),
         final=final_of(found, network.nodes, network.output.name),

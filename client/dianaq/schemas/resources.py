@@ -60,6 +60,8 @@ class ModelInfo(Resource):
     """How often each operator occurs."""
     layers: tuple[str, ...]
     """Names of the linear layers (Conv, Gemm, MatMul nodes), as `mapping.layers` may name them."""
+    nodes: tuple[str, ...] = ()
+    """Names of all nodes that compute something, as rules of `recipe.quantisers` may name them."""
     parameters: int
     """Number of values in the initialisers."""
     substitutable: dict[str, str] = {}

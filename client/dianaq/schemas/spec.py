@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
@@ -28,6 +29,7 @@ from dianaq.schemas.events import ITERATIONS, Iteration
 from dianaq.schemas.recipe import Recipe, of_squares
 from dianaq.schemas.strict import StrictModel
 from dianaq.schemas.substitution import Substitute
+from dianaq.schemas.unknown import explained
 from dianaq.schemas.zoo import MAX_WIDTH, Architecture, shape_fault
 
 TaskName = Literal["classification", "reconstruction", "regression", "imitation"]
@@ -309,6 +311,10 @@ class JobSpec(StrictModel):
         return parent, next(iteration for iteration in ITERATIONS if iteration == name)
 
 
+MAX_FAULTS = 20
+"""That one error tells; a specification of a megabyte can have a hundred thousand."""
+
+
 def checkpoint_of(iteration: Iteration) -> str:
     """The member of a bundle that holds the network which an iteration left."""
     return f"checkpoints/{iteration}.pt"
@@ -323,17 +329,31 @@ def parse_spec(data: Any) -> JobSpec:
     try:
         return JobSpec.model_validate(data)
     except ValidationError as error:
-        raise invalid_spec(error) from None
+        raise invalid_spec(error, JobSpec) from None
 
 
-def invalid_spec(error: ValidationError) -> InvalidSpec:
-    """A pydantic error as ours: every offending field on a line, the first as `param`."""
+def invalid_spec(error: ValidationError, model: type[BaseModel]) -> InvalidSpec:
+    """A pydantic error as ours: every offending field, the first as `param`."""
+    entries = error.errors()
+    return InvalidSpec(faults(entries, model, "spec"), param=field_path(entries[0]["loc"]) or None)
+
+
+def faults(entries: Sequence[Mapping[str, Any]], model: type[BaseModel] | None, whole: str) -> str:
+    """What is wrong with every field, with its value.
+
+    Args:
+        entries: as `ValidationError.errors()` gives them.
+        model: what was validated; None where that is not known.
+        whole: what to call it, for what is wrong with no field of its own.
+    """
     lines = []
-    for entry in error.errors():
-        where = field_path(entry["loc"]) or "spec"
+    for entry in entries[:MAX_FAULTS]:
+        where = field_path(entry["loc"]) or whole
         got = "" if entry["type"] == "missing" else f" (got {entry['input']!r:.200})"
-        lines.append(f"{where}: {entry['msg']}{got}")
-    return InvalidSpec("; ".join(lines), param=field_path(error.errors()[0]["loc"]) or None)
+        lines.append(f"{where}: {explained(entry, model)}{got}")
+    if len(entries) > MAX_FAULTS:
+        lines.append(f"and {len(entries) - MAX_FAULTS:,} more")
+    return "; ".join(lines)
 
 
 def field_path(location: Sequence[int | str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import math
 from collections.abc import Mapping
@@ -23,6 +24,9 @@ submissions up meanwhile."""
 
 _MAX_PARTS = 8
 """Of a path; no field of a job specification lies deeper."""
+
+_MAX_NAME = 60
+"""Characters of an unknown field that are compared; no field has half as many."""
 
 _FIELDS = tuple(JobSpec.model_fields)
 
@@ -64,9 +68,11 @@ class SweepSpec(StrictModel):
         for path, values in self.grid.items():
             parts = path.split(".")
             if parts[0] not in _FIELDS or not all(parts) or len(parts) > _MAX_PARTS:
+                close = difflib.get_close_matches(parts[0][:_MAX_NAME], _FIELDS, 1)
+                hint = f"; did you mean {close[0]!r}?" if close and parts[0] not in _FIELDS else ""
                 raise ValueError(
                     f"grid has the path {path!r}; a path starts with a field of the job specification "
-                    f"({', '.join(_FIELDS)}) and goes down with dots, as in recipe.seed"
+                    f"({', '.join(_FIELDS)}) and goes down with dots, as in recipe.seed{hint}"
                 )
             if not values:
                 raise ValueError(f"grid has no values for {path}; it takes one or more")
@@ -122,7 +128,7 @@ def parse_sweep(data: Any) -> SweepSpec:
     try:
         return SweepSpec.model_validate(data)
     except ValidationError as error:
-        raise invalid_spec(error) from None
+        raise invalid_spec(error, SweepSpec) from None
 
 
 def _with(data: Mapping[str, Any], path: str, value: Any) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
@@ -20,7 +21,8 @@ from dianaq.errors import (
     ServiceUnavailable,
     Unauthorised,
 )
-from dianaq.schemas.spec import field_path
+from dianaq.schemas.spec import JobSpec, faults, field_path
+from dianaq.schemas.sweeps import SweepSpec
 from dianaq_service import disk
 from dianaq_service.database.away import is_away
 from dianaq_service.idempotency import REPLAYED_HEADER, Replay
@@ -111,12 +113,8 @@ def _http(error: HTTPException) -> Problem:
 
 def _invalid(error: RequestValidationError) -> DianaqError:
     """Every offending value on its own; the first as `param`. The only bodies we validate are job specs."""
-    entries = error.errors()
-    in_body = entries[0]["loc"][0] == "body"
-    lines = []
-    for entry in entries:
-        where = field_path(entry["loc"][1:]) or "body"
-        got = "" if entry["type"] == "missing" else f" (got {entry['input']!r:.200})"
-        lines.append(f"{where}: {entry['msg']}{got}")
-    param = field_path(entries[0]["loc"][1:]) or None
-    return (InvalidSpec if in_body else InvalidRequest)("; ".join(lines), param=param)
+    entries = [{**entry, "loc": entry["loc"][1:]} for entry in error.errors()]
+    in_body = error.errors()[0]["loc"][0] == "body"
+    sweep = isinstance(error.body, Mapping) and "grid" in error.body
+    body = faults(entries, (SweepSpec if sweep else JobSpec) if in_body else None, "body")
+    return (InvalidSpec if in_body else InvalidRequest)(body, param=field_path(entries[0]["loc"]) or None)

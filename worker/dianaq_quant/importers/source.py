@@ -89,4 +89,5 @@ def graph_interface(
         TensorInfo(name="output", shape=output_node(graph).meta["shape"] if given is None else given.shape),
         tuple(layer_of(node) for node, _ in calls(graph, nn.Conv2d, nn.Linear)),
         arrangement=None if own is None else own.arrangement,
+        nodes=tuple(dict.fromkeys(layer_of(node) for node, _ in calls(graph, nn.Module))),
     )

@@ -11,6 +11,7 @@ from torch import fx
 
 from dianaq.errors import InvalidSpec
 from dianaq.inspection import check_interface, inspect_dataset
+from dianaq.inspection.fit_names import check_rules
 from dianaq.schemas.cores import NoiseSweep
 from dianaq.schemas.events import ITERATIONS, EventBody, Iteration, LogBody, MetricsBody, Stage
 from dianaq.schemas.ranges import QRange
@@ -56,8 +57,11 @@ def import_(state: State) -> None:
         check_interface(spec, takes, found)
     wishes = Wishes.of(spec, state.operators, state.editors.get("import", ()))
     imported = import_network(spec, state.model_path, state.module, state.input_shape, wishes)
+    takes = interface_of(spec, None, imported)
     if made:
-        check_interface(spec, interface_of(spec, None, imported), found)
+        check_interface(spec, takes, found)
+    else:
+        check_rules(spec, takes.nodes or ())
     state.network, state.input_shape, state.own = imported.graph, imported.input_shape, imported.own
     state.given, state.original = imported.given, imported.original
     state.report.add_edits("import", imported.edits)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from torch import fx, nn
 
+from dianaq.inspection.fit_names import IDENTITY
 from dianaq_quant.editors.canonicalise.diagonal import identity
 from dianaq_quant.graph import Editor, Point, Rejection
 from dianaq_quant.graph.surgery import calls, insert_between, layer_of, module_of
@@ -36,4 +37,4 @@ class AnchorActivation(Editor):
         assert isinstance(source, fx.Node)
         shape = source.meta["shape"]
         layer = identity(shape[0], spatial=len(shape) == 3)
-        insert_between(network, source, node, layer, f"{layer_of(node)}_identity").meta["shape"] = shape
+        insert_between(network, source, node, layer, f"{layer_of(node)}{IDENTITY}").meta["shape"] = shape

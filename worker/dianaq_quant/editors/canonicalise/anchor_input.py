@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from torch import fx, nn
 
+from dianaq.inspection.fit_names import IDENTITY
 from dianaq_quant.editors.canonicalise.diagonal import identity
 from dianaq_quant.graph import Editor, Point, Rejection
 from dianaq_quant.graph.surgery import input_node, insert_between, layer_of, module_of
@@ -29,7 +30,7 @@ class AnchorInput(Editor):
         source = input_node(network)
         shape = source.meta["shape"]
         layer = identity(shape[0], spatial=len(shape) == 3)
-        insert_between(network, source, user, layer, f"{layer_of(user)}_identity").meta["shape"] = shape
+        insert_between(network, source, user, layer, f"{layer_of(user)}{IDENTITY}").meta["shape"] = shape
 
 
 def _linear(network: fx.GraphModule, node: fx.Node) -> bool:

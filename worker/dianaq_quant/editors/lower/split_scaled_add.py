@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import fx
 
+from dianaq.inspection.fit_names import SCALE
 from dianaq_quant.graph import Editor, Point, Rejection
 from dianaq_quant.graph.surgery import calls, free_name, layer_of, module_of, set_module
 from dianaq_quant.modules.structure import Add, Affine, ScaledAdd
@@ -28,6 +29,6 @@ class SplitScaledAdd(Editor):
         network.add_submodule(target, Affine(torch.tensor([module.factor]), torch.zeros(1)))
         with network.graph.inserting_before(node):
             scaled = network.graph.call_module(target, (second,))
-        scaled.meta = {**node.meta, "layer": f"{layer_of(node)}_scale"}
+        scaled.meta = {**node.meta, "layer": f"{layer_of(node)}{SCALE}"}
         node.args = (first, scaled)
         set_module(network, node, Add())
