@@ -128,7 +128,7 @@ def test_weights_are_described(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_what_is_no_network_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("not a network")
-    with pytest.raises(InvalidModel, match="not ONNX"):
+    with pytest.raises(InvalidModel, match="the file is text; a network is given as ONNX"):
         inspect(tmp_path / "text.onnx")
     with pytest.raises(InvalidModel, match="cannot be read"):
         inspect(tmp_path / "missing.onnx")
