@@ -140,7 +140,7 @@ def test_a_network_that_is_refused_as_a_whole_shows_where_to_cut(
     path = float_model(tmp_path, operator="Sin")
     assert inspect(path) == 1
     out = capsys.readouterr().out
-    assert "does not take as a whole: node 'sin1': operator Sin" in out
+    assert "does not take as a whole: node 'sin1' (Sin): no core computes it" in out
     assert "--to TENSOR" in out
     assert [line.split() for line in out.splitlines()[-5:]] == [
         ["node", "operator", "output", "shape"],

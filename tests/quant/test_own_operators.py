@@ -65,7 +65,7 @@ def test_an_installed_package_is_asked_in_both_ways_in(
     onnx.save(example.as_onnx(network), str(path))
     with pytest.raises(UnsupportedOperator, match="no core computes tanh"):
         import_module(network, (1, 8, 8))
-    with pytest.raises(UnsupportedOperator, match=r"node 'act' \(Saturate\)"):
+    with pytest.raises(UnsupportedOperator, match=r"node 'act' \(com\.example\.Saturate\)"):
         import_onnx(path)
     install(monkeypatch, ("com.example.Saturate", "own_operator:operators"))
     for imported in (import_module(network, (1, 8, 8)), import_onnx(path)):
