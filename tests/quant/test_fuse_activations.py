@@ -61,7 +61,7 @@ def test_branches_share_one_activation_and_no_layer_is_added_for_it() -> None:
     network, edits = edited(model, *canonicalise.EDITORS)
     assert kinds(network).count("ReLU") == 1
     assert kinds(network).count("Conv2d") == 3
-    assert [e.note for e in edits if e.editor == "MergeBranches"] == ["2 equal activations of one tensor became one"]
+    assert [e.note for e in edits if e.editor == "MergeBranches"] == ["2 equal branches of one tensor became one"]
     x = np.random.default_rng(0).normal(0, 1, (3, 2, 5, 5)).astype(np.float32)
     np.testing.assert_allclose(outputs(network, x), run_onnx(model, x), rtol=1e-4, atol=1e-4)
 

@@ -275,6 +275,24 @@ def test_an_impossible_mapping_names_the_layer(tmp_path: Path) -> None:
     assert caught.value.param == "mapping.layers.head"
 
 
+class Flattened(nn.Module):
+    """Two layers that each flatten the input themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.head = nn.Linear(192, 8), nn.Linear(192, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.head(self.left(x.flatten(1)) + self.right(x.flatten(1)))
+        return result
+
+
+def test_two_flattens_of_one_tensor_get_through_the_checks_of_both_files(tmp_path: Path) -> None:
+    result = quantise(Flattened(), arrays(), tmp_path / "out", input_shape=(3, 8, 8), recipe={"preset": "ptq"})
+    assert [node.op_type for node in onnx.load(tmp_path / "out/dory/model.onnx").graph.node].count("Flatten") == 1
+    assert result.report["verification"]
+
+
 @pytest.mark.parametrize("zoo", [True, False])
 def test_a_rule_that_names_no_layer_is_refused_before_anything_is_trained(tmp_path: Path, zoo: bool) -> None:
     made = ZooModel(architecture="resnet8", input_shape=(3, 8, 8), classes=10) if zoo else module()
