@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from torch import nn
 
 from dianaq.schemas.recipe import merge
 from dianaq.schemas.spec import JobSpec
 from dianaq_quant.export import check
+from dianaq_quant.importers import import_onnx
 from dianaq_quant.targets.diana import placement
 from dianaq_quant.targets.diana.rules import Rule
 
@@ -69,3 +72,21 @@ def test_the_rules_of_the_compilers_are_all_listed() -> None:
     assert {entry[0]: entry for entry in listed} == {
         rule.id: (rule.id, " *" if rule.of_network else "", rule.severity, rule.says) for rule in rules.values()
     }
+
+
+def test_the_exports_that_bring_your_network_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs" / "bring-your-network.md").read_text()
+    (code,) = re.findall(r"## From PyTorch\n```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's exporters warn of themselves
+        exec(code, {"torch": torch, "model": model, "x": torch.randn(1, 3, 4, 4)})
+        kept = {"do_constant_folding": False, "training": torch.onnx.TrainingMode.PRESERVE}
+        assert all(f"{name}=" in text for name in kept)
+        torch.onnx.export(model.eval(), torch.randn(1, 3, 4, 4), "apart.onnx", dynamo=False, **kept)
+    folded, apart = (import_onnx(tmp_path / name).graph for name in ("net.onnx", "apart.onnx"))
+    x = torch.randn(5, 3, 4, 4)
+    for network in (folded, apart):
+        torch.testing.assert_close(network(x), model(x))
+    assert any(isinstance(module, nn.BatchNorm2d) for module in apart.modules())

@@ -170,7 +170,7 @@ def _summary(path: Path, info: ModelInfo | WeightsInfo, part: NetworkPart | None
             f"  operators   {operators}",
             f"  layers      {', '.join(info.layers) or 'none'}",
             *([f"  substitute  {_substitutable(info)}"] if info.substitutable else []),
-            f"  parameters  {info.parameters:,} ({size(path.stat().st_size)})",
+            f"  parameters  {info.parameters:,} ({size(4 * info.parameters)} as float32)",
         ]
     )
 
