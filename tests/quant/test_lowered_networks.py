@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dianaq_quant import quantise as quantise_module
+from dianaq_quant.export.check import check_file
 
 from .builder import ModelBuilder, Tensor
 from .support import quantise
@@ -68,3 +69,4 @@ def test_a_module_with_everything_that_is_lowered(tmp_path: Path) -> None:
     assert len(result.report["verification"]["executions"]) >= EXECUTIONS
     x = torch.from_numpy(data(8)["x_train"])
     assert torch.equal(result.exact(x), result.integer(x))
+    assert not check_file(result.folder / "htvm" / "model.onnx").failures

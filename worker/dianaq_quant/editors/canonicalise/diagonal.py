@@ -7,9 +7,15 @@ from torch import Tensor, nn
 
 from dianaq_quant.modules.structure import Conv2d
 
+DEPTHWISE = 4
+"""HTVM takes a depthwise layer whose channels are a multiple of this (rule `htvm.depthwise`), and padding cannot help
+where the network's input, of three colours, is what it reads."""
+
 
 def diagonal(weight: Tensor, bias: Tensor | None, *, spatial: bool) -> Conv2d | nn.Linear:
-    """`y[c] = weight[c] * x[c] + bias[c]`: a depthwise 1x1 convolution for maps, a diagonal matrix for vectors.
+    """`y[c] = weight[c] * x[c] + bias[c]`: a 1x1 convolution for maps, a diagonal matrix for vectors.
+
+    The convolution is depthwise where every compiler takes that, and else one whose other weights are 0.
 
     Args:
         weight, bias: per channel, shape (C,).
@@ -18,8 +24,9 @@ def diagonal(weight: Tensor, bias: Tensor | None, *, spatial: bool) -> Conv2d | 
     channels = len(weight)
     layer: Conv2d | nn.Linear
     if spatial:
-        layer = Conv2d(channels, channels, (1, 1), groups=channels, bias=bias is not None)
-        values = weight.reshape(channels, 1, 1, 1)
+        groups = channels if channels % DEPTHWISE == 0 else 1
+        layer = Conv2d(channels, channels, (1, 1), groups=groups, bias=bias is not None)
+        values = (torch.diag(weight) if groups == 1 else weight).reshape(channels, -1, 1, 1)
     else:
         layer = nn.Linear(channels, channels, bias=bias is not None)
         values = torch.diag(weight)

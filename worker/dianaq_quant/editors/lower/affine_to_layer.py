@@ -13,7 +13,7 @@ from dianaq_quant.modules.structure import Affine
 
 
 class AffineToLayer(Editor):
-    """`s * x + t -> diagonal(s) x + t`: a depthwise 1x1 convolution, or a diagonal matrix for vectors.
+    """`s * x + t -> diagonal(s) x + t`: a 1x1 convolution that keeps channels apart, or a diagonal matrix for vectors.
 
     What a BatchNorm without a layer before it becomes as well. A convolution after it that pads with zeros pads what
     this layer gives, as the network had it.
