@@ -12,10 +12,15 @@ DEPTHWISE = 4
 where the network's input, of three colours, is what it reads."""
 
 
+def groups_apart(channels: int) -> int:
+    """Groups of a convolution that keeps channels apart: depthwise where every compiler takes that, else 1."""
+    return channels if channels % DEPTHWISE == 0 else 1
+
+
 def diagonal(weight: Tensor, bias: Tensor | None, *, spatial: bool) -> Conv2d | nn.Linear:
     """`y[c] = weight[c] * x[c] + bias[c]`: a 1x1 convolution for maps, a diagonal matrix for vectors.
 
-    The convolution is depthwise where every compiler takes that, and else one whose other weights are 0.
+    Of a convolution of one group (`groups_apart`), the other weights are 0.
 
     Args:
         weight, bias: per channel, shape (C,).
@@ -24,7 +29,7 @@ def diagonal(weight: Tensor, bias: Tensor | None, *, spatial: bool) -> Conv2d | 
     channels = len(weight)
     layer: Conv2d | nn.Linear
     if spatial:
-        groups = channels if channels % DEPTHWISE == 0 else 1
+        groups = groups_apart(channels)
         layer = Conv2d(channels, channels, (1, 1), groups=groups, bias=bias is not None)
         values = (torch.diag(weight) if groups == 1 else weight).reshape(channels, -1, 1, 1)
     else:

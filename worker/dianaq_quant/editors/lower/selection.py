@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from dianaq_quant.editors.canonicalise.diagonal import groups_apart
 from dianaq_quant.modules.structure import Conv2d, Pads
 
 
@@ -23,14 +24,14 @@ def selection(
 
     Args:
         channels: of the input.
-        before, after: channels of zeros around them. Without any, the convolution is depthwise.
+        before, after: channels of zeros around them. Without any, it is depthwise where `groups_apart` says so.
         kernel, tap: the kernel's size, and the place of the 1 in it.
     """
     outputs = before + channels + after
-    depthwise = outputs == channels
-    conv = Conv2d(channels, outputs, kernel, stride, groups=channels if depthwise else 1, bias=False, pads=pads)
+    groups = groups_apart(channels) if outputs == channels else 1
+    conv = Conv2d(channels, outputs, kernel, stride, groups=groups, bias=False, pads=pads)
     with torch.no_grad():
         conv.weight.zero_()
         for channel in range(channels):
-            conv.weight[before + channel, 0 if depthwise else channel, tap[0], tap[1]] = 1.0
+            conv.weight[before + channel, channel if groups == 1 else 0, tap[0], tap[1]] = 1.0
     return conv
