@@ -60,7 +60,10 @@ def test_the_environment_chooses_among_the_devices_there_are(
         assert describe(found).startswith("cuda H100, cpu ")
         assert not torch.backends.cudnn.benchmark
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
-        assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+        assert not torch.backends.cudnn.allow_tf32
+        assert torch.backends.cudnn.conv.fp32_precision != "tf32"
+        assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+        torch.export.export(torch.nn.ReLU(), (torch.ones(1),))  # asks for these settings
 
 
 def test_without_a_gpu_it_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -259,6 +259,6 @@ def test_the_standalone_command_refuses_in_one_line(tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = command(str(tmp_path / "m.onnx"), "--data", str(tmp_path / "d.npz"), "-o", str(out))
     assert result.returncode == 1
-    assert result.stderr.startswith("error: the file is not ONNX")
+    assert result.stderr.startswith("error: the file is text; a network is given as ONNX")
     assert result.stderr.count("\n") == 1
     assert not out.exists()

@@ -53,8 +53,9 @@ def _gigabytes() -> float | None:
 
 def _prepare(device: torch.device, limit: float | None) -> None:
     """Full precision, as the 10 bits of TF32 do not hold a fake-quantised value; and the same kernels each time."""
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    # Not by the newer `fp32_precision`: torch's own exporters ask for these, and fail in a process that has set those.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
     # cuBLAS is deterministic with a workspace of its own (torch's notes on reproducibility).
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
