@@ -169,6 +169,17 @@ def test_a_sigmoid_at_the_end_is_known(tmp_path: Path) -> None:
     check_fit(spec(task="reconstruction", substitute={"sigmoid": "relu6"}), info, data)
 
 
+def test_a_softmax_at_the_end_is_dropped_where_its_values_do_not_count(tmp_path: Path) -> None:
+    nodes = [node("Flatten", ["x"], "f"), node("Softmax", ["f"], "y", name="squash")]
+    info = inspect_model(save(with_head(*nodes), tmp_path))
+    assert info.final == FinalActivation(node="squash", kind="softmax", reads="f")
+    data = DatasetInfo(splits={"train": SplitInfo(samples=4, sample_shape=(3, 8, 8), dtype="float32")})
+    for task in ("classification", "imitation"):
+        check_fit(spec(task=task), info, data)
+    with pytest.raises(UnsupportedOperator, match=r"'squash' \(Softmax\).*reconstruction needs.*part: {to: f}"):
+        check_fit(spec(task="reconstruction"), info, data)
+
+
 def spec(**parts: Any) -> JobSpec:
     return parse_spec({"model": "m", "dataset": "d", **parts})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -257,3 +258,12 @@ def test_what_exporters_write_is_the_same_before_it_is_substituted(shared_data: 
     x = np.random.default_rng(0).normal(size=(64, *network.input_shape)).astype(np.float32)
     wanted = support.run_onnx(onnx.load(str(path)), x)
     assert np.abs(support.outputs(network.original, x) - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("end", [nn.Softmax(1), nn.LogSoftmax(1)])
+def test_a_softmax_of_a_module_is_not_dropped_where_its_values_count(end: nn.Module) -> None:
+    module = nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 4, 6), flat=nn.Flatten(), scores=end))
+    for task in ("classification", "imitation"):
+        import_module(module, (3, 6, 6), Wishes(task=task))
+    with pytest.raises(UnsupportedOperator, match=r"'scores' \(Softmax\).*regression needs.*part: {to: flat}"):
+        import_module(module, (3, 6, 6), Wishes(task="regression"))

@@ -74,8 +74,10 @@ def _operations(nodes: Sequence[Node], constants: Mapping[str, onnx.TensorProto]
 
 
 def final_of(found: Activations, nodes: Sequence[Node], sink: str) -> FinalActivation | None:
-    """The Sigmoid that gives the network's output, if one does."""
+    """The Sigmoid or Softmax that gives the network's output, if one does."""
     for node in nodes:
+        if sink in node.outputs and node.operator in ("Softmax", "LogSoftmax"):
+            return FinalActivation(node=node.name, kind="softmax", reads=node.inputs[0])
         if sink in node.outputs and found.kinds.get(node.name) == "sigmoid":
             reads = found.written[node.name].reads if node.name in found.written else node.inputs[0]
             return FinalActivation(node=node.name, reads=reads)

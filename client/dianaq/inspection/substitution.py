@@ -12,6 +12,10 @@ from dianaq.schemas.substitution import ACTIVATIONS, PROPOSED
 RANKING: frozenset[TaskName] = frozenset({"classification"})
 """Tasks that ask which of the outputs is the largest: a Sigmoid at the end does not change it."""
 
+VALUED: frozenset[TaskName] = frozenset({"regression", "reconstruction"})
+"""Tasks that compare the outputs with given numbers, which a Softmax makes others of. An imitation compares what both
+networks give before it."""
+
 GATES = ("sigmoid", "hardsigmoid")
 """What the gates of squeeze-and-excitation blocks are."""
 
@@ -24,25 +28,28 @@ def check_substitution(spec: JobSpec, nodes: Mapping[str, str], final: FinalActi
 
     Args:
         nodes: the kind of each such activation, by its node's (or layer's) name.
-        final: the Sigmoid that gives the network's output, if there is one.
+        final: the Sigmoid or Softmax that gives the network's output, if there is one.
 
     Raises:
         UnsupportedOperator: names the nodes, and the `substitute` that would cover them.
     """
-    if final is not None and "sigmoid" not in spec.substitute:
+    if final is not None and final.kind == "softmax":
+        if spec.task in VALUED:
+            raise UnsupportedOperator(final_refusal(final.node, "Softmax", spec.task, final.reads), param=final.node)
+    elif final is not None and "sigmoid" not in spec.substitute:
         if spec.task not in RANKING:
-            raise UnsupportedOperator(final_refusal(final.node, spec.task, final.reads), param=final.node)
+            raise UnsupportedOperator(final_refusal(final.node, "Sigmoid", spec.task, final.reads), param=final.node)
         nodes = {name: kind for name, kind in nodes.items() if name != final.node}
     missing = {name: kind for name, kind in nodes.items() if kind not in spec.substitute}
     if missing:
         raise UnsupportedOperator(refusal(missing), param=next(iter(missing)))
 
 
-def final_refusal(node: str, task: TaskName, reads: str) -> str:
-    """Why a Sigmoid at the end cannot stay where its values matter, and what would work."""
+def final_refusal(node: str, operator: str, task: TaskName, reads: str) -> str:
+    """Why a Sigmoid or Softmax at the end cannot stay where its values matter, and what would work."""
     return (
-        f"node {node!r} (Sigmoid) gives the network's output, and no core computes it; a classification drops it, but "
-        f"{task} needs its values. End the network before it (part: {{to: {reads}}}), with data of that scale"
+        f"node {node!r} ({operator}) gives the network's output, and no core computes it; a classification drops it, "
+        f"but {task} needs its values. End the network before it (part: {{to: {reads}}}), with data of that scale"
     )
 
 

@@ -27,9 +27,10 @@ class TensorInfo(Resource):
 
 
 class FinalActivation(Resource):
-    """An activation that gives the network's output: a Sigmoid, which a classification drops."""
+    """A function that gives the network's output and that a classification drops: a Sigmoid, or a Softmax."""
 
     node: str
+    kind: Literal["sigmoid", "softmax"] = "sigmoid"
     reads: str
     """The tensor before it."""
 
@@ -67,7 +68,7 @@ class ModelInfo(Resource):
     substitutable: dict[str, str] = {}
     """Nodes with activations that no core computes, and their kinds, which a job's `substitute` must name."""
     final: FinalActivation | None = None
-    """The Sigmoid at the end, if there is one; it is among the `substitutable`."""
+    """The Sigmoid or Softmax at the end, if there is one; a Sigmoid is among the `substitutable`."""
     refusal: Problem | None = None
     """Why no job takes the network as a whole; a part of it may do."""
 

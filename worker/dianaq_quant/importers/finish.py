@@ -59,7 +59,9 @@ def finish(network: Network, wishes: Wishes) -> Network:
         network.edits += dropped
     elif (final := final_sigmoid(graph)) is not None and "sigmoid" not in wishes.substitute:
         name = layer_of(final)
-        raise UnsupportedOperator(final_refusal(name, wishes.task, layer_of(final.all_input_nodes[0])), param=name)
+        raise UnsupportedOperator(
+            final_refusal(name, "Sigmoid", wishes.task, layer_of(final.all_input_nodes[0])), param=name
+        )
     kinds = [kind for _, kind in activations(graph)]
     network.edits += edits_by_layer(graph, [Substitute(wishes.substitute)])
     for kind, other in wishes.substitute.items():

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from dianaq.errors import InvalidModel
+from dianaq.errors import InvalidModel, UnsupportedOperator
+from dianaq.inspection.substitution import VALUED, final_refusal
 from dianaq.inspection.unsupported import refuse
 from dianaq_quant.editors.canonicalise import TRACED
 from dianaq_quant.editors.canonicalise.remove_identities import ACTIVE
 from dianaq_quant.editors.canonicalise.traced_call import Call
-from dianaq_quant.graph.surgery import input_node, module_of
+from dianaq_quant.graph.surgery import input_node, layer_of, module_of
 from dianaq_quant.importers.finish import Wishes, edits_by_layer, finish
 from dianaq_quant.importers.lowering import assembled, lowered
 from dianaq_quant.importers.network import Network
@@ -78,7 +79,15 @@ def import_module(module: nn.Module, input_shape: tuple[int, ...], wishes: Wishe
     with torch.no_grad():
         got = network(probe)
     own = edits_by_layer(network, wishes.editors)
-    edits += own + edits_by_layer(network, [drop_softmax])
+    ends = {layer_of(node): node.all_input_nodes for node in network.graph.output_node().all_input_nodes}
+    dropped = edits_by_layer(network, [drop_softmax])
+    if dropped and wishes.task in VALUED:
+        name = dropped[0].node  # the last operation: elsewhere it is refused
+        raise UnsupportedOperator(
+            final_refusal(name, "Softmax", wishes.task, layer_of(ends[name][0])),
+            param=name,
+        )
+    edits += own + dropped
     _only_output(network, network.graph.output_node())
     with torch.no_grad():
         scores = network(probe)
